@@ -1,0 +1,159 @@
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <unistd.h>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/philox.h"
+#include "base/thread_pool.h"
+#include "base/utf8.h"
+
+namespace logitlab {
+namespace {
+
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "logitlab-XXXXXX").string();
+    path_ = ::mkdtemp(name.data());
+  }
+  ~TempFolder() { std::filesystem::remove_all(path_); }
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(Error, CodesMapToTheDocumentedExitCodes) {
+  EXPECT_EQ(exit_code(ErrorCode::kUsage), 2);
+  EXPECT_EQ(exit_code(ErrorCode::kNotFound), 3);
+  EXPECT_EQ(exit_code(ErrorCode::kResourceExhausted), 4);
+  EXPECT_EQ(exit_code(ErrorCode::kInternal), 70);
+  EXPECT_EQ(code_name(ErrorCode::kDataLoss), "data_loss");
+}
+
+TEST(Json, ReportsWhereItStopped) {
+  const auto bad = parse_json("{\"a\": 1,\n  oops}", "config.json");
+  ASSERT_FALSE(bad);
+  EXPECT_EQ(bad.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(bad.error().message.find("config.json: not JSON at line 2"), std::string::npos)
+      << bad.error().message;
+}
+
+TEST(Json, BoundsDepthAndRefusesHugeNesting) {
+  const std::string deep(100000, '[');
+  const auto bad = parse_json(deep, "x");
+  ASSERT_FALSE(bad);
+  EXPECT_NE(bad.error().message.find("nested 100000 deep"), std::string::npos);
+}
+
+TEST(Json, AcceptsPythonNumbersOnlyWhenAsked) {
+  const std::string text = R"({"a": [Infinity, -Infinity, NaN], "s": "Infinity \" NaN"})";
+  EXPECT_FALSE(parse_json(text, "x"));
+  const auto good = parse_json(text, "x", {.allow_python_numbers = true});
+  ASSERT_TRUE(good) << good.error().message;
+  EXPECT_TRUE(std::isinf((*good)["a"][0].get<double>()));
+  EXPECT_LT((*good)["a"][1].get<double>(), 0);
+  EXPECT_TRUE(std::isnan((*good)["a"][2].get<double>()));
+  EXPECT_EQ((*good)["s"], "Infinity \" NaN");
+}
+
+TEST(Json, DumpReplacesInvalidUtf8) {
+  EXPECT_EQ(dump_json(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
+}
+
+TEST(Utf8, FindsTheFirstInvalidByte) {
+  EXPECT_EQ(first_invalid_utf8("a\xC3\xA9"), 3U);
+  EXPECT_EQ(first_invalid_utf8("a\xC3"), 1U);
+  EXPECT_EQ(first_invalid_utf8("\xC0\x80"), 0U);          // overlong
+  EXPECT_EQ(first_invalid_utf8("\xED\xA0\x80"), 0U);      // surrogate
+  EXPECT_EQ(first_invalid_utf8("\xF4\x90\x80\x80"), 0U);  // above U+10FFFF
+}
+
+TEST(Utf8, ReplacesLikePython) {
+  // bytes(...).decode("utf-8", "replace") in CPython 3.11.
+  EXPECT_EQ(replace_invalid_utf8("\xF0\x9F\x98"), "\xEF\xBF\xBD");
+  EXPECT_EQ(replace_invalid_utf8("\xE1\x80\x41"), "\xEF\xBF\xBD\x41");
+  EXPECT_EQ(replace_invalid_utf8("\xC0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+TEST(Utf8, WidthAndPrintable) {
+  EXPECT_EQ(display_width("abc"), 3U);
+  EXPECT_EQ(display_width("\xE6\xBC\xA2"), 2U);  // a CJK ideograph
+  EXPECT_EQ(display_width("e\xCC\x81"), 1U);     // e and a combining acute
+  EXPECT_EQ(printable("a\n\x1b[31m\xff"), "a\\n\\x1b[31m\\xff");
+}
+
+TEST(Utf8, AppendRoundTrips) {
+  std::string out;
+  for (const char32_t c : {U'a', U'\u00e9', U'\u6f22', U'\U0001F600'}) {
+    append_utf8(&out, c);
+  }
+  EXPECT_EQ(out, "a\xC3\xA9\xE6\xBC\xA2\xF0\x9F\x98\x80");
+}
+
+TEST(File, ReadsMapsAndRefuses) {
+  const TempFolder folder;
+  const auto path = folder.path() / "x";
+  ASSERT_TRUE(write_file_atomically(path, "hello"));
+  EXPECT_EQ(read_text_file(path, 100).value(), "hello");
+  EXPECT_EQ(read_text_file(path, 4).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(read_text_file(folder.path(), 4).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(read_text_file(folder.path() / "y", 4).error().code, ErrorCode::kNotFound);
+  auto mapped = MappedFile::open(path);
+  ASSERT_TRUE(mapped);
+  EXPECT_EQ(mapped->bytes().size(), 5U);
+  MappedFile moved = std::move(*mapped);
+  EXPECT_EQ(static_cast<char>(moved.bytes()[4]), 'o');
+  ASSERT_TRUE(write_file_atomically(folder.path() / "empty", ""));
+  EXPECT_EQ(MappedFile::open(folder.path() / "empty")->bytes().size(), 0U);
+  EXPECT_EQ(MappedFile::open(folder.path()).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Philox, MatchesTheAuthorsKnownAnswers) {
+  // kat_vectors of the Random123 distribution, philox4x32 10.
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
+            (PhiloxBlock{0x6627e8d5U, 0xe169c58dU, 0xbc57ac4cU, 0x9b00dbd8U}));
+  EXPECT_EQ(
+      philox4x32({0xffffffffU, 0xffffffffU, 0xffffffffU, 0xffffffffU}, {0xffffffffU, 0xffffffffU}),
+      (PhiloxBlock{0x408f276dU, 0x41c83b0eU, 0xa20bc7c6U, 0x6d5451fdU}));
+  EXPECT_EQ(
+      philox4x32({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U}, {0xa4093822U, 0x299f31d0U}),
+      (PhiloxBlock{0xd16cfe09U, 0x94fdccebU, 0x5001e420U, 0x24126ea1U}));
+}
+
+TEST(ThreadPool, RunsEveryIndexOnceForAnyNumberOfThreads) {
+  for (const int n_threads : {1, 2, 5}) {
+    ThreadPool pool(n_threads);
+    for (int round = 0; round < 200; ++round) {
+      std::vector<std::atomic<int>> hits(static_cast<size_t>(round) + 1);
+      pool.parallel_for(round + 1, [&](int64_t i, int thread) {
+        ASSERT_LT(thread, n_threads);
+        hits[static_cast<size_t>(i)].fetch_add(1);
+      });
+      for (const auto& hit : hits) {
+        ASSERT_EQ(hit.load(), 1);
+      }
+    }
+  }
+}
+
+TEST(Env, MemoryAndProcessorsArePlausible) {
+  const MemoryReading memory = read_memory();
+  EXPECT_GT(memory.resident_bytes, 1U << 20);
+  EXPECT_GE(memory.peak_resident_bytes, memory.resident_bytes / 2);
+  EXPECT_GE(memory.total_bytes, memory.available_bytes);
+  EXPECT_GE(available_processors(), 1);
+  EXPECT_GE(terminal_columns(), 20);
+}
+
+}  // namespace
+}  // namespace logitlab

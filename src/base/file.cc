@@ -1,0 +1,179 @@
+#include "base/file.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace logitlab {
+namespace {
+
+std::string errno_text() {
+  return std::strerror(errno);
+}
+
+// Closes the descriptor when the scope ends.
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  ~FileDescriptor() {
+    if (fd_ >= 0) {
+      ::close(fd_);
+    }
+  }
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// Opens for reading and requires a regular file; returns its size. O_NONBLOCK so that a FIFO named
+// as a model file is refused instead of waited for.
+Result<size_t> open_regular(const std::filesystem::path& path, int* fd) {
+  *fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (*fd < 0) {
+    const ErrorCode code =
+        (errno == ENOENT || errno == ENOTDIR) ? ErrorCode::kNotFound : ErrorCode::kInvalidArgument;
+    return fail(code, "{}: {}", path.string(), errno_text());
+  }
+  struct stat status {};
+  if (::fstat(*fd, &status) != 0) {
+    return fail(ErrorCode::kInvalidArgument, "{}: {}", path.string(), errno_text());
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return fail(ErrorCode::kInvalidArgument, "{}: found {}, want a regular file", path.string(),
+                S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe");
+  }
+  return static_cast<size_t>(status.st_size);
+}
+
+}  // namespace
+
+Result<std::string> read_text_file(const std::filesystem::path& path, size_t max_bytes) {
+  int raw_fd = -1;
+  auto size = open_regular(path, &raw_fd);
+  const FileDescriptor fd(raw_fd);
+  if (!size) {
+    return tl::unexpected<Error>(std::move(size).error());
+  }
+  if (*size > max_bytes) {
+    return fail(ErrorCode::kResourceExhausted, "{}: {} bytes, want at most {}", path.string(),
+                *size, max_bytes);
+  }
+  std::string text(*size, '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::read(fd.get(), text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      return fail(ErrorCode::kDataLoss, "{}: {} at byte {}", path.string(), errno_text(), done);
+    }
+    if (n == 0) {
+      break;
+    }
+    done += static_cast<size_t>(n);
+  }
+  text.resize(done);
+  return text;
+}
+
+Status write_file_atomically(const std::filesystem::path& path, std::string_view content) {
+  const std::filesystem::path partial = path.string() + fmt::format(".{}.partial", ::getpid());
+  {
+    const FileDescriptor fd(
+        ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (fd.get() < 0) {
+      return fail(ErrorCode::kInvalidArgument, "{}: cannot be written: {}", path.string(),
+                  errno_text());
+    }
+    size_t done = 0;
+    while (done < content.size()) {
+      const ssize_t n = ::write(fd.get(), content.data() + done, content.size() - done);
+      if (n < 0 && errno == EINTR) {
+        continue;
+      }
+      if (n < 0) {
+        const std::string reason = errno_text();
+        ::unlink(partial.c_str());
+        return fail(ErrorCode::kResourceExhausted, "{}: {} after {} of {} bytes", path.string(),
+                    reason, done, content.size());
+      }
+      done += static_cast<size_t>(n);
+    }
+  }
+  if (std::rename(partial.c_str(), path.c_str()) != 0) {
+    const std::string reason = errno_text();
+    ::unlink(partial.c_str());
+    return fail(ErrorCode::kInvalidArgument, "{}: cannot be replaced: {}", path.string(), reason);
+  }
+  return {};
+}
+
+Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  int raw_fd = -1;
+  auto size = open_regular(path, &raw_fd);
+  const FileDescriptor fd(raw_fd);
+  if (!size) {
+    return tl::unexpected<Error>(std::move(size).error());
+  }
+  MappedFile file;
+  file.path_ = path;
+  if (*size == 0) {
+    return file;
+  }
+  void* data = ::mmap(nullptr, *size, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (data == MAP_FAILED) {
+    return fail(ErrorCode::kResourceExhausted, "{}: cannot map {} bytes: {}", path.string(), *size,
+                errno_text());
+  }
+  file.data_ = static_cast<const std::byte*>(data);
+  file.size_ = *size;
+  return file;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      path_(std::move(other.path_)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  if (this != &other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(path_, other.path_);
+  }
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) {
+    ::munmap(const_cast<std::byte*>(data_),
+             size_);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  }
+}
+
+void MappedFile::will_need(size_t offset, size_t length) const {
+  if (data_ == nullptr || offset >= size_) {
+    return;
+  }
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = offset / page * page;
+  const size_t end = length > size_ - offset ? size_ : offset + length;
+  ::madvise(const_cast<std::byte*>(data_ + begin), end - begin, MADV_WILLNEED);
+}
+
+void MappedFile::release_pages() const {
+  if (data_ != nullptr) {
+    ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+  }
+}
+
+}  // namespace logitlab

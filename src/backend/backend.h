@@ -1,0 +1,132 @@
+// The ops that a device offers to the layers of nn/. One Backend per device; `reference/` is the
+// scalar one that the others are compared with.
+//
+// Numbers: activations are float32, row-major; weights are of any is_weight_type(); sums are
+// float32 (reference: double, rounded at the end). The order in which an output is summed depends
+// on its length alone, never on the number of rows, of threads, or on the neighbours in the batch,
+// so a row's result is the same bits in any batch.
+//
+// Pointers are host memory here, owned by the caller, not aliased unless said. Sizes are trusted:
+// the loader has checked them against the weights.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "logitlab/types.h"
+#include "tensor/tensor.h"
+
+namespace logitlab {
+
+class Backend;
+
+// What every op needs besides its arguments. One-thread; lives as long as one engine.
+struct ExecContext {
+  const Backend& backend;
+  ThreadPool& threads;
+};
+
+enum class Op { kEmbed, kLinear, kRmsNorm, kRope, kAttention, kSiluMul };
+
+// One matrix that multiplies the shared input of a `linear` call.
+struct LinearPart {
+  Tensor weight;                // [out, in]
+  const float* bias = nullptr;  // [out] or none
+  float* out = nullptr;         // [rows, out], row stride `out` columns
+  // True: out += W x + b (the residual add); false: out = W x + b.
+  bool accumulate = false;
+};
+
+enum class RopeLayout {
+  kHalfSplit,    // pairs (v[i], v[i + d/2]): Hugging Face checkpoints
+  kInterleaved,  // pairs (v[2i], v[2i+1]): GGUF files of architectures whose q and k rows are
+                 // permuted
+};
+
+// One sequence's keys and values of one layer, in pages: page p holds the positions
+// [p * page_positions, (p + 1) * page_positions) as [n_kv_heads, page_positions, head_dim] floats.
+struct KvView {
+  const float* const* key_pages = nullptr;
+  const float* const* value_pages = nullptr;
+  int64_t page_positions = 0;
+};
+
+// What one query row may see: the positions [first, last] of its sequence.
+struct AttentionRow {
+  const KvView* kv = nullptr;
+  int64_t first = 0;
+  int64_t last = 0;
+};
+
+struct AttentionShape {
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;  // divides n_heads; query head j reads kv head j / (n_heads / n_kv_heads)
+  int64_t head_dim = 0;
+  float scale = 0;  // multiplies q . k
+};
+
+// Immutable and thread-safe; the caller gives the threads.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "reference", "cpu".
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  // Instruction set that the kernels use: "scalar", "AVX2", "AVX3_ZEN4", "NEON".
+  [[nodiscard]] virtual std::string_view isa() const = 0;
+  // Asked at load for every weight; a missing op refuses the load by name.
+  [[nodiscard]] virtual bool supports(Op op, DType weight) const = 0;
+
+  // out[r, :] = table[ids[r], :] as floats. table: [vocab_size, d]; ids in range (checked by
+  // callers).
+  virtual void embed(ExecContext& context, const Tensor& table, std::span<const TokenId> ids,
+                     float* out) const = 0;
+
+  // Each part: out[r, o] = sum_i x[r, i] * weight[o, i] (+ bias[o]) (+ out[r, o]).
+  // x: [rows, in]; all parts share `in`. Parts run as one parallel region.
+  virtual void linear(ExecContext& context, const float* x, int64_t rows,
+                      std::span<const LinearPart> parts) const = 0;
+
+  // out[r, i] = weight[i] * x[r, i] / sqrt(mean_i(x[r, i]^2) + eps). x, out: [rows, d]; may alias.
+  virtual void rms_norm(ExecContext& context, const float* x, const float* weight, float eps,
+                        int64_t rows, int64_t d, float* out) const = 0;
+
+  // Rotates every head of every row in place. x: [rows, n_heads, head_dim];
+  // cosine, sine: [rows, rotary_dim / 2]; dimensions past rotary_dim are left alone.
+  // A pair (a, b) becomes (a cos - b sin, b cos + a sin), each product and sum rounded (no FMA).
+  virtual void rope(ExecContext& context, float* x, const float* cosine, const float* sine,
+                    int64_t rows, int64_t n_heads, int64_t head_dim, int64_t rotary_dim,
+                    RopeLayout layout) const = 0;
+
+  // Softmax attention, positions taken in ascending order. q, out: [rows, n_heads, head_dim];
+  // one AttentionRow per row.
+  virtual void attention(ExecContext& context, const float* q, std::span<const AttentionRow> rows,
+                         const AttentionShape& shape, float* out) const = 0;
+
+  // out[i] = gate[i] * sigmoid(gate[i]) * up[i] for n values; out may alias gate.
+  virtual void silu_mul(ExecContext& context, const float* gate, const float* up, int64_t n,
+                        float* out) const = 0;
+};
+
+// The scalar reference.
+[[nodiscard]] std::unique_ptr<Backend> make_reference_backend();
+
+// The SIMD backend with the best instruction set of this machine, or the one named `isa` (as isa()
+// spells it; $LOGITLAB_CPU_ISA is read by make_backend). kInvalidArgument: not built or not
+// supported by this CPU, with the list of those that are.
+[[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(std::string_view isa = {});
+
+// Instruction sets that make_cpu_backend accepts on this machine, best first.
+[[nodiscard]] std::vector<std::string> cpu_isas();
+
+// device: "cpu", "auto" (the best there is), "reference", "cuda:N". kUnavailable for a device that
+// this build or machine has not got; kInvalidArgument for a name of no device.
+[[nodiscard]] Result<std::unique_ptr<Backend>> make_backend(std::string_view device);
+
+}  // namespace logitlab

@@ -1,0 +1,82 @@
+// The front door: a model with its tokenizer, template and defaults, on a device.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "formats/model_source.h"
+#include "generate/generator.h"
+#include "logitlab/generation_config.h"
+#include "models/model.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace logitlab {
+
+struct EngineOptions {
+  std::string model = "default";         // as resolve_model takes it
+  std::optional<std::string> revision;   // of a hub id
+  std::optional<std::string> cache_dir;  // hub cache root
+  std::string device = "auto";
+  std::string dtype = "auto";
+  int threads = 0;                   // 0: all available processors
+  ProgressSink* progress = nullptr;  // loading
+};
+
+// Where the end-of-sequence ids in force come from, for `inspect` and the ledger.
+struct StopId {
+  TokenId id = 0;
+  std::string origin;  // "generation_config.json", "config.json", "GGUF", "chat template"
+};
+
+// One-thread. Not movable once made: contexts refer to it.
+class Engine {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<Engine>> load(const EngineOptions& options);
+
+  [[nodiscard]] const ModelSource& source() const { return source_; }
+  [[nodiscard]] const Model& model() const { return *model_; }
+  [[nodiscard]] const Backend& backend() const { return *backend_; }
+  [[nodiscard]] int n_threads() const { return threads_->n_threads(); }
+  [[nodiscard]] const Tokenizer& tokenizer() const { return *tokenizer_; }
+  // Null when the model has no chat template.
+  [[nodiscard]] const ChatTemplate* chat_template() const;
+  // The model's own settings (generation_config.json, or what config.json or the GGUF say).
+  [[nodiscard]] const GenerationConfig& defaults() const { return defaults_; }
+  [[nodiscard]] const std::vector<StopId>& stop_ids() const { return stop_ids_; }
+  [[nodiscard]] double load_seconds() const { return load_seconds_; }
+  [[nodiscard]] ExecContext& context() { return *context_; }
+
+  // Generates from `prompt` with `config` merged over defaults(). A null state: a fresh one.
+  [[nodiscard]] Result<GenerationResult> generate(std::span<const TokenId> prompt,
+                                                  const GenerationConfig& config,
+                                                  const GenerateOptions& options,
+                                                  DecodeState* state = nullptr);
+
+  // Logits of `ids`: one row per position, or the last one alone. [rows, vocab_size].
+  [[nodiscard]] Result<Logits> logits(std::span<const TokenId> ids, bool all_positions,
+                                      int64_t prefill_chunk = 512);
+
+ private:
+  Engine() = default;
+
+  ModelSource source_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<ThreadPool> threads_;
+  std::unique_ptr<ExecContext> context_;
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ChatTemplate> chat_template_;
+  GenerationConfig defaults_;
+  std::vector<StopId> stop_ids_;
+  double load_seconds_ = 0;
+};
+
+}  // namespace logitlab

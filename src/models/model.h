@@ -1,0 +1,109 @@
+// A loaded language model: weights, and the forward pass over rows of several sequences.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "formats/model_source.h"
+#include "logitlab/types.h"
+#include "state/decode_state.h"
+
+namespace logitlab {
+
+// What config.json or the GGUF metadata say, with Hugging Face's field names.
+struct ModelConfig {
+  std::string architecture;  // "LlamaForCausalLM", or a GGUF's general.architecture
+  std::string family;        // the registry's name of the code that runs it
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;  // 0: not stated
+  float rms_norm_eps = 0;
+  bool tie_word_embeddings = false;
+  double rope_theta = 10000.0;
+  std::string rope_type = "default";
+  std::vector<int64_t> layer_windows;  // per layer: attention window in positions, 0 = all
+  std::string dtype;                   // as the file declares it; empty when it does not
+};
+
+// Which rows of a chunk need logits.
+enum class LogitRows { kNone, kLast, kAll };
+
+// A chunk of one sequence: `ids` follow what `state` holds. No two chunks of a batch share a state.
+struct SequenceChunk {
+  DecodeState* state = nullptr;
+  std::span<const TokenId> ids;
+  LogitRows logit_rows = LogitRows::kLast;
+};
+
+// Rows in the order of the chunks and their positions.
+struct Logits {
+  int64_t rows = 0;
+  int64_t vocab_size = 0;
+  std::vector<float> values;  // [rows, vocab_size]
+  [[nodiscard]] std::span<const float> row(int64_t index) const {
+    return {values.data() + index * vocab_size, static_cast<size_t>(vocab_size)};
+  }
+};
+
+// One weight matrix or vector of the loaded model, for ledgers.
+struct WeightEntry {
+  std::string name;  // in the file
+  Shape shape;
+  DType stored = DType::kF32;    // in the file
+  DType resident = DType::kF32;  // as the kernels read it
+  size_t bytes = 0;              // resident
+  bool is_mapped = false;        // read from the file's mapping; false: a copy in memory
+};
+
+// Immutable after load; shared as shared_ptr<const Model>. forward is called from one thread at a
+// time per ExecContext.
+class Model {
+ public:
+  virtual ~Model() = default;
+  [[nodiscard]] virtual const ModelConfig& config() const = 0;
+  [[nodiscard]] virtual const std::vector<WeightEntry>& weights() const = 0;
+  // Number of parameters, tied matrices counted once.
+  [[nodiscard]] virtual int64_t parameter_count() const = 0;
+  // Bytes of weights that one decode step reads (the embedding row, not the table).
+  [[nodiscard]] virtual size_t weight_bytes_per_token() const = 0;
+  // Bytes of state for a sequence of n positions.
+  [[nodiscard]] virtual size_t state_bytes(int64_t n_positions) const = 0;
+  [[nodiscard]] virtual DecodeState make_state() const = 0;
+
+  // Runs the chunks as one batch and appends them to their states. A row's logits are the same bits
+  // for any batch, chunking and number of threads. kInvalidArgument: an id outside the vocabulary,
+  // an empty chunk; kResourceExhausted: no memory for the state. On error no state has changed.
+  [[nodiscard]] virtual Result<Logits> forward(ExecContext& context,
+                                               std::span<const SequenceChunk> batch) const = 0;
+};
+
+struct LoadOptions {
+  // How weights are kept: "auto" (as stored), "float32", "bfloat16". Vectors (norms, biases) are
+  // always float32.
+  std::string dtype = "auto";
+  ProgressSink* progress = nullptr;  // null: none
+};
+
+// Reads the configuration alone: no weights. Errors as load_model.
+[[nodiscard]] Result<ModelConfig> read_model_config(const ModelSource& source);
+
+// Checks every tensor's name, shape and type before it touches the data. kNotFound,
+// kInvalidArgument, kDataLoss, kUnsupported (architecture, rope type, dtype: with the list of those
+// that are known), kResourceExhausted (says how much is missing).
+[[nodiscard]] Result<std::shared_ptr<const Model>> load_model(const ModelSource& source,
+                                                              const LoadOptions& options,
+                                                              ExecContext& context);
+
+}  // namespace logitlab

@@ -80,7 +80,8 @@ class Backend {
   [[nodiscard]] virtual std::string_view name() const = 0;
   // Instruction set that the kernels use: "scalar", "AVX2", "AVX3_ZEN4", "NEON".
   [[nodiscard]] virtual std::string_view isa() const = 0;
-  // Asked at load for every weight; a missing op refuses the load by name.
+  // Asked at load for every weight; a missing op refuses the load by name. kEmbed and kLinear take
+  // every is_weight_type(); the other ops take their weights as floats: kF32 alone.
   [[nodiscard]] virtual bool supports(Op op, DType weight) const = 0;
 
   // out[r, :] = table[ids[r], :] as floats. table: [vocab_size, d]; ids in range (checked by
@@ -121,6 +122,9 @@ class Backend {
 // spells it; $LOGITLAB_CPU_ISA is read by make_backend). kInvalidArgument: not built or not
 // supported by this CPU, with the list of those that are.
 [[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(std::string_view isa = {});
+
+// Device number `ordinal` of CUDA; kUnavailable in a build without CUDA.
+[[nodiscard]] Result<std::unique_ptr<Backend>> make_cuda_backend(int ordinal);
 
 // Instruction sets that make_cpu_backend accepts on this machine, best first.
 [[nodiscard]] std::vector<std::string> cpu_isas();

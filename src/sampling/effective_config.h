@@ -1,0 +1,59 @@
+// From what the caller gave and what the model says to the settings that hold: precedence, checks,
+// lengths. The rules are those of transformers' generate.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "logitlab/generation_config.h"
+
+namespace logitlab {
+
+enum class Origin { kGiven, kModel, kDefault, kUnset };
+// "given", "model", "default", "unset".
+[[nodiscard]] std::string_view name(Origin origin);
+
+struct EffectiveConfig {
+  GenerationConfig config;
+  std::vector<Origin> origins;  // one per generation_fields() entry, in its order
+
+  // Origin::kUnset for an unknown name.
+  [[nodiscard]] Origin origin(std::string_view field_name) const;
+};
+
+// Every field from the first source that sets it: `call`, `model_defaults`, the table's fallback.
+// Lengths that nobody set stay unset: resolve_lengths knows what that means. Merging an effective
+// config again over anything does not change it, but for fields that are still unset.
+[[nodiscard]] EffectiveConfig merge_generation_config(const GenerationConfig& call,
+                                                      const GenerationConfig& model_defaults);
+
+// Refuses values outside the ranges of the table; those of the sampling filters only when do_sample
+// is true. kInvalidArgument: name, found, wanted, what to do.
+[[nodiscard]] Status validate_generation_config(const GenerationConfig& effective);
+
+// What is accepted but would mislead: sampling settings given for a greedy run, two limits of which
+// one loses, a minimum above the maximum, ids outside the vocabulary. One sentence each.
+[[nodiscard]] std::vector<std::string> generation_warnings(const EffectiveConfig& effective,
+                                                           int64_t vocab_size);
+
+// New tokens when neither max_new_tokens nor max_length is set.
+inline constexpr int64_t kDefaultNewTokens = 20;
+
+struct Lengths {
+  int64_t max_new_tokens = 0;  // >= 1
+  int64_t min_new_tokens = 0;  // >= 0
+  bool is_default = false;     // nobody set a limit
+};
+
+// max_new_tokens wins over max_length, which counts the prompt; with neither, kDefaultNewTokens but
+// no more than max_position_embeddings in all (when known). kInvalidArgument: no room for one
+// token.
+[[nodiscard]] Result<Lengths> resolve_lengths(const GenerationConfig& effective,
+                                              int64_t prompt_length,
+                                              std::optional<int64_t> max_position_embeddings);
+
+}  // namespace logitlab

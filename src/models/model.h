@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "formats/model_source.h"
 #include "logitlab/types.h"
+#include "nn/rope.h"
 #include "state/decode_state.h"
 
 namespace logitlab {
@@ -31,8 +32,7 @@ struct ModelConfig {
   int64_t max_position_embeddings = 0;  // 0: not stated
   float rms_norm_eps = 0;
   bool tie_word_embeddings = false;
-  double rope_theta = 10000.0;
-  std::string rope_type = "default";
+  RopeConfig rope;
   std::vector<int64_t> layer_windows;  // per layer: attention window in positions, 0 = all
   std::string dtype;                   // as the file declares it; empty when it does not
 };
@@ -76,6 +76,8 @@ class Model {
   [[nodiscard]] virtual const std::vector<WeightEntry>& weights() const = 0;
   // Number of parameters, tied matrices counted once.
   [[nodiscard]] virtual int64_t parameter_count() const = 0;
+  // What was read around, one line each (an index whose total_size does not fit).
+  [[nodiscard]] virtual const std::vector<std::string>& warnings() const = 0;
   // Bytes of weights that one decode step reads (the embedding row, not the table).
   [[nodiscard]] virtual size_t weight_bytes_per_token() const = 0;
   // Bytes of state for a sequence of n positions.

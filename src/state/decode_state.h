@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -41,6 +40,8 @@ class DecodeState {
   [[nodiscard]] size_t bytes() const { return kv_.bytes(); }
 
  private:
+  DecodeState(std::vector<int64_t> kv_layers, KvCache kv, int64_t length);
+
   std::vector<int64_t> kv_layers_;  // by layer; -1 for a layer without KV
   KvCache kv_;
   int64_t length_ = 0;

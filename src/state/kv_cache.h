@@ -42,7 +42,7 @@ class KvCache {
   // Forgets the positions [length, ...). 0 <= length <= length().
   void truncate(int64_t length);
 
-  // Valid until the next reserve, truncate or fork.
+  // Valid until the next reserve or truncate of this cache.
   [[nodiscard]] const KvView& view(int64_t layer) const;
 
   // A second cache with the same content; shares all pages. O(pages), no copy of keys or values.

@@ -1,0 +1,24 @@
+// From chunks of sequences to the rows of one forward pass: the same for every architecture.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "models/model.h"
+
+namespace logitlab {
+
+// kInvalidArgument: an empty chunk, an id outside [0, vocab_size).
+[[nodiscard]] Status check_batch(std::span<const SequenceChunk> batch, int64_t vocab_size);
+
+struct BatchRows {
+  std::vector<TokenId> ids;          // [rows]
+  std::vector<int64_t> positions;    // [rows]
+  std::vector<DecodeState*> states;  // [rows]
+  std::vector<int64_t> logit_rows;   // rows whose logits are wanted, ascending
+};
+[[nodiscard]] BatchRows flatten(std::span<const SequenceChunk> batch);
+
+}  // namespace logitlab

@@ -1,0 +1,81 @@
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "formats/gguf.h"
+#include "formats/hf_config.h"
+#include "formats/safetensors.h"
+#include "models/model.h"
+#include "models/registry.h"
+
+namespace logitlab {
+namespace {
+
+struct Described {
+  const ArchitectureEntry* architecture = nullptr;
+  ModelConfig config;
+};
+
+Result<Described> describe_hf(const ModelSource& source) {
+  const std::string where = (source.path / "config.json").string();
+  ASSIGN_OR_RETURN(const Json json, read_config(source.path));
+  ASSIGN_OR_RETURN(const std::optional<std::string> model_type,
+                   get_string(json, "model_type", where));
+  if (!model_type) {
+    return fail(ErrorCode::kInvalidArgument, "{}: no model_type", where);
+  }
+  Described described;
+  auto entry = find_model_type(*model_type);
+  if (!entry) {
+    return fail_at(where, std::move(entry).error());
+  }
+  described.architecture = *entry;
+  ASSIGN_OR_RETURN(described.config, described.architecture->config_from_hf(json, where));
+  described.config.family = described.architecture->family;
+  return described;
+}
+
+Result<Described> describe_gguf(const GgufFile& file) {
+  ASSIGN_OR_RETURN(const std::string name, file.architecture());
+  Described described;
+  auto entry = find_gguf_architecture(name);
+  if (!entry) {
+    return fail_at(file.metadata().where(), std::move(entry).error());
+  }
+  described.architecture = *entry;
+  ASSIGN_OR_RETURN(described.config, described.architecture->config_from_gguf(file));
+  described.config.family = described.architecture->family;
+  return described;
+}
+
+}  // namespace
+
+Result<ModelConfig> read_model_config(const ModelSource& source) {
+  if (source.kind == ModelKind::kGguf) {
+    ASSIGN_OR_RETURN(const GgufFile file, GgufFile::open(source.path));
+    ASSIGN_OR_RETURN(Described described, describe_gguf(file));
+    return std::move(described.config);
+  }
+  ASSIGN_OR_RETURN(Described described, describe_hf(source));
+  return std::move(described.config);
+}
+
+Result<std::shared_ptr<const Model>> load_model(const ModelSource& source,
+                                                const LoadOptions& options, ExecContext& context) {
+  Described described;
+  Checkpoint checkpoint;
+  if (source.kind == ModelKind::kGguf) {
+    ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(source.path));
+    ASSIGN_OR_RETURN(described, describe_gguf(file));
+    checkpoint = std::move(file).take_checkpoint();
+  } else {
+    ASSIGN_OR_RETURN(described, describe_hf(source));
+    ASSIGN_OR_RETURN(checkpoint, open_safetensors(source.path));
+  }
+  ASSIGN_OR_RETURN(WeightStore store,
+                   WeightStore::make(std::move(checkpoint), options, context.backend));
+  return described.architecture->load(described.config, source.kind, std::move(store), context,
+                                      options);
+}
+
+}  // namespace logitlab

@@ -1,0 +1,25 @@
+#include "text/rust_strings.h"
+
+namespace logitlab {
+
+std::string take_string(LogitlabTextString value) {
+  std::string text(reinterpret_cast<const char*>(value.data), value.size);
+  logitlab_text_string_free(value);
+  return text;
+}
+
+tl::unexpected<Error> take_error(int32_t status, LogitlabTextError error, std::string_view where) {
+  const std::string message = take_string(error.message);
+  ErrorCode code = ErrorCode::kInternal;
+  // A limit is there for templates that do not end: the input is wrong, not the machine too small.
+  if (status == kLogitlabTextInvalid || status == kLogitlabTextRaised ||
+      status == kLogitlabTextLimit) {
+    code = ErrorCode::kInvalidArgument;
+  }
+  if (error.line > 0) {
+    return fail(code, "{}: line {}: {}", where, error.line, message);
+  }
+  return fail(code, "{}: {}", where, message);
+}
+
+}  // namespace logitlab

@@ -83,6 +83,6 @@ class Checkpoint {
                                         std::string_view where);
 
 // Untrusted text for a message: printable, at most 100 bytes, in single quotes.
-[[nodiscard]] std::string quoted(std::string_view text);
+[[nodiscard]] std::string quote(std::string_view text);
 
 }  // namespace logitlab

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -113,6 +114,8 @@ class GgufFile {
   [[nodiscard]] uint32_t version() const { return version_; }
   [[nodiscard]] const GgufMetadata& metadata() const { return metadata_; }
   [[nodiscard]] const Checkpoint& checkpoint() const { return checkpoint_; }
+  // The tensors with their mappings; the metadata's views stay valid while the result lives.
+  [[nodiscard]] Checkpoint take_checkpoint() && { return std::move(checkpoint_); }
   [[nodiscard]] Result<std::string> architecture() const { return metadata_.architecture(); }
   [[nodiscard]] Result<GgufVocab> read_vocab() const { return read_gguf_vocab(metadata_); }
 

@@ -1,0 +1,161 @@
+#include "formats/checkpoint.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+#include "base/utf8.h"
+
+namespace logitlab {
+namespace {
+
+constexpr size_t kMaxQuotedBytes = 100;
+// Spelling distances are for a message only, so their cost is capped.
+constexpr size_t kMaxComparedBytes = 100;
+constexpr size_t kMaxComparedNames = 10000;
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t above = row[j + 1];
+      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (a[i] == b[j] ? 0U : 1U)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+std::filesystem::path real_path_of(const std::filesystem::path& path) {
+  std::error_code error;
+  auto real = std::filesystem::canonical(path, error);
+  return error ? path : real;
+}
+
+}  // namespace
+
+std::string quote(std::string_view text) {
+  std::string out = "'" + printable(text.substr(0, kMaxQuotedBytes));
+  out += text.size() > kMaxQuotedBytes ? "...'" : "'";
+  return out;
+}
+
+Status require_no_overlap(const std::vector<TensorEntry>& entries, std::string_view where) {
+  std::vector<const TensorEntry*> order;
+  order.reserve(entries.size());
+  for (const TensorEntry& entry : entries) {
+    if (entry.bytes > 0) {
+      order.push_back(&entry);
+    }
+  }
+  std::sort(order.begin(), order.end(),
+            [](const TensorEntry* a, const TensorEntry* b) { return a->offset < b->offset; });
+  for (size_t i = 1; i < order.size(); ++i) {
+    const TensorEntry& before = *order[i - 1];
+    const TensorEntry& after = *order[i];
+    if (before.offset + before.bytes > after.offset) {
+      return fail(ErrorCode::kDataLoss,
+                  "{}: tensors {} and {} overlap: found bytes [{}, {}) and [{}, {}) of the file, "
+                  "want ranges of their own",
+                  where, quote(before.name), quote(after.name), before.offset,
+                  before.offset + before.bytes, after.offset, after.offset + after.bytes);
+    }
+  }
+  return {};
+}
+
+Result<Checkpoint> Checkpoint::assemble(std::vector<MappedFile> maps,
+                                        std::vector<TensorEntry> entries,
+                                        std::vector<std::string> warnings) {
+  CHECK(entries.size() < std::numeric_limits<uint32_t>::max()) << entries.size();
+  Checkpoint checkpoint;
+  checkpoint.maps_ = std::move(maps);
+  checkpoint.tensors_ = std::move(entries);
+  checkpoint.warnings_ = std::move(warnings);
+  for (const MappedFile& map : checkpoint.maps_) {
+    checkpoint.files_.push_back({map.path(), real_path_of(map.path()), map.bytes().size()});
+  }
+  std::vector<TensorEntry>& tensors = checkpoint.tensors_;
+  std::sort(tensors.begin(), tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    return std::tie(a.file_index, a.offset, a.name) < std::tie(b.file_index, b.offset, b.name);
+  });
+  checkpoint.by_name_.resize(tensors.size());
+  std::iota(checkpoint.by_name_.begin(), checkpoint.by_name_.end(), 0U);
+  std::sort(checkpoint.by_name_.begin(), checkpoint.by_name_.end(),
+            [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
+  for (size_t i = 1; i < tensors.size(); ++i) {
+    const TensorEntry& a = tensors[checkpoint.by_name_[i - 1]];
+    const TensorEntry& b = tensors[checkpoint.by_name_[i]];
+    if (a.name == b.name) {
+      const auto path_of = [&](const TensorEntry& entry) {
+        return checkpoint.files_.at(static_cast<size_t>(entry.file_index)).path.string();
+      };
+      return fail(ErrorCode::kDataLoss, "{} and {}: both hold tensor {}, want it once", path_of(a),
+                  path_of(b), quote(a.name));
+    }
+  }
+  for (const TensorEntry& entry : tensors) {
+    checkpoint.total_bytes_ += entry.bytes;
+  }
+  return checkpoint;
+}
+
+const TensorEntry* Checkpoint::find(std::string_view name) const {
+  const auto at = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                   [&](uint32_t index, std::string_view want) {
+                                     return std::string_view(tensors_[index].name) < want;
+                                   });
+  if (at == by_name_.end() || tensors_[*at].name != name) {
+    return nullptr;
+  }
+  return &tensors_[*at];
+}
+
+Result<const TensorEntry*> Checkpoint::require(std::string_view name) const {
+  if (const TensorEntry* entry = find(name)) {
+    return entry;
+  }
+  std::string_view closest;
+  size_t closest_distance = name.size() / 2 + 1;
+  if (name.size() <= kMaxComparedBytes && tensors_.size() <= kMaxComparedNames) {
+    for (const TensorEntry& entry : tensors_) {
+      if (entry.name.size() > kMaxComparedBytes) {
+        continue;
+      }
+      const size_t distance = edit_distance(name, entry.name);
+      if (distance < closest_distance) {
+        closest_distance = distance;
+        closest = entry.name;
+      }
+    }
+  }
+  const std::string place =
+      files_.empty() ? std::string("no file")
+      : files_.size() == 1
+          ? files_[0].path.string()
+          : fmt::format("{} and {} more", files_[0].path.string(), files_.size() - 1);
+  return fail(
+      ErrorCode::kNotFound, "{}: tensor {} is not there among {} tensors{}", place, quote(name),
+      tensors_.size(),
+      closest.empty() ? std::string() : fmt::format("; the closest name is {}", quote(closest)));
+}
+
+void Checkpoint::release_pages() const {
+  for (const MappedFile& map : maps_) {
+    map.release_pages();
+  }
+}
+
+void Checkpoint::will_need(const TensorEntry& entry) const {
+  if (entry.file_index >= 0 && static_cast<size_t>(entry.file_index) < maps_.size()) {
+    maps_[static_cast<size_t>(entry.file_index)].will_need(entry.offset, entry.bytes);
+  }
+}
+
+}  // namespace logitlab

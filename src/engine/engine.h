@@ -11,14 +11,17 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "engine/model_defaults.h"
 #include "formats/model_source.h"
 #include "generate/generator.h"
 #include "logitlab/generation_config.h"
 #include "models/model.h"
-#include "text/chat_template.h"
-#include "text/tokenizer.h"
+#include "text/load_text.h"
 
 namespace logitlab {
+
+// Whether a model without a readable tokenizer can be used all the same (with token ids).
+enum class TextNeed { kRequired, kOptional };
 
 struct EngineOptions {
   std::string model = "default";         // as resolve_model takes it
@@ -26,14 +29,9 @@ struct EngineOptions {
   std::optional<std::string> cache_dir;  // hub cache root
   std::string device = "auto";
   std::string dtype = "auto";
-  int threads = 0;                   // 0: all available processors
+  int threads = 0;  // 0: all available processors
+  TextNeed text = TextNeed::kRequired;
   ProgressSink* progress = nullptr;  // loading
-};
-
-// Where the end-of-sequence ids in force come from, for `inspect` and the ledger.
-struct StopId {
-  TokenId id = 0;
-  std::string origin;  // "generation_config.json", "config.json", "GGUF", "chat template"
 };
 
 // One-thread. Not movable once made: contexts refer to it.
@@ -45,11 +43,18 @@ class Engine {
   [[nodiscard]] const Model& model() const { return *model_; }
   [[nodiscard]] const Backend& backend() const { return *backend_; }
   [[nodiscard]] int n_threads() const { return threads_->n_threads(); }
-  [[nodiscard]] const Tokenizer& tokenizer() const { return *tokenizer_; }
+  // Why there is no tokenizer; can only be an error with TextNeed::kOptional.
+  [[nodiscard]] const Status& text_status() const { return text_status_; }
+  // Requires text_status() (CHECK).
+  [[nodiscard]] const Tokenizer& tokenizer() const;
   // Null when the model has no chat template.
-  [[nodiscard]] const ChatTemplate* chat_template() const;
+  [[nodiscard]] const ChatTemplate* chat_template() const { return text_.chat_template.get(); }
   // The model's own settings (generation_config.json, or what config.json or the GGUF say).
   [[nodiscard]] const GenerationConfig& defaults() const { return defaults_; }
+  // Settings of generation_config.json that would act in transformers and that do not act here.
+  [[nodiscard]] const std::vector<std::string>& ignored_defaults() const {
+    return ignored_defaults_;
+  }
   [[nodiscard]] const std::vector<StopId>& stop_ids() const { return stop_ids_; }
   [[nodiscard]] double load_seconds() const { return load_seconds_; }
   [[nodiscard]] ExecContext& context() { return *context_; }
@@ -72,9 +77,10 @@ class Engine {
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<ExecContext> context_;
   std::shared_ptr<const Model> model_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  std::unique_ptr<const ChatTemplate> chat_template_;
+  TextModel text_;
+  Status text_status_;
   GenerationConfig defaults_;
+  std::vector<std::string> ignored_defaults_;
   std::vector<StopId> stop_ids_;
   double load_seconds_ = 0;
 };

@@ -1,0 +1,112 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/env.h"
+#include "formats/gguf.h"
+#include "sampling/effective_config.h"
+
+namespace logitlab {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+struct Described {
+  Result<TextModel> text;
+  ModelDefaults defaults;
+};
+
+Result<Described> describe(const ModelSource& source) {
+  if (source.kind == ModelKind::kHuggingFace) {
+    ASSIGN_OR_RETURN(ModelDefaults defaults, read_defaults_from_folder(source.path));
+    return Described{load_text_from_folder(source.path), std::move(defaults)};
+  }
+  ASSIGN_OR_RETURN(const GgufFile file, GgufFile::open(source.path));
+  auto vocab = file.read_vocab();
+  if (!vocab) {
+    return Described{tl::unexpected<Error>(std::move(vocab).error()), {}};
+  }
+  return Described{load_text_from_gguf(*vocab, source.path.string()), defaults_from_gguf(*vocab)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
+  const double start = monotonic_seconds();
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return fail(ErrorCode::kInvalidArgument, "threads: {}, want 1 to {}, or 0 for all processors",
+                options.threads, kMaxThreads);
+  }
+  std::unique_ptr<Engine> engine(new Engine);
+  ResolveOptions resolve;
+  resolve.revision = options.revision.value_or("");
+  if (options.cache_dir) {
+    resolve.cache_dir = *options.cache_dir;
+  }
+  ASSIGN_OR_RETURN(engine->source_, resolve_model(options.model, resolve));
+  ASSIGN_OR_RETURN(engine->backend_, make_backend(options.device));
+  engine->threads_ =
+      std::make_unique<ThreadPool>(options.threads == 0 ? available_processors() : options.threads);
+  engine->context_.reset(new ExecContext{*engine->backend_, *engine->threads_});
+
+  ASSIGN_OR_RETURN(Described described, describe(engine->source_));
+  if (described.text) {
+    engine->text_ = std::move(*described.text);
+  } else if (options.text == TextNeed::kRequired) {
+    return tl::unexpected<Error>(std::move(described.text).error());
+  } else {
+    engine->text_status_ = tl::unexpected<Error>(std::move(described.text).error());
+  }
+  engine->defaults_ = std::move(described.defaults.config);
+  engine->stop_ids_ = std::move(described.defaults.stop_ids);
+  engine->ignored_defaults_ = std::move(described.defaults.ignored);
+  ASSIGN_OR_RETURN(
+      engine->model_,
+      load_model(engine->source_, {.dtype = options.dtype, .progress = options.progress},
+                 *engine->context_));
+  engine->load_seconds_ = monotonic_seconds() - start;
+  return engine;
+}
+
+const Tokenizer& Engine::tokenizer() const {
+  CHECK(text_.tokenizer != nullptr) << "the model was loaded without its tokenizer";
+  return *text_.tokenizer;
+}
+
+Result<GenerationResult> Engine::generate(std::span<const TokenId> prompt,
+                                          const GenerationConfig& config,
+                                          const GenerateOptions& options, DecodeState* state) {
+  const EffectiveConfig effective = merge_generation_config(config, defaults_);
+  if (state != nullptr) {
+    return logitlab::generate(*context_, *model_, state, prompt, effective.config, options);
+  }
+  DecodeState fresh = model_->make_state();
+  return logitlab::generate(*context_, *model_, &fresh, prompt, effective.config, options);
+}
+
+Result<Logits> Engine::logits(std::span<const TokenId> ids, bool all_positions,
+                              int64_t prefill_chunk) {
+  if (ids.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "no token ids; want at least one");
+  }
+  DecodeState state = model_->make_state();
+  Logits all;
+  all.vocab_size = model_->config().vocab_size;
+  const auto step = static_cast<size_t>(std::max<int64_t>(1, prefill_chunk));
+  for (size_t at = 0; at < ids.size(); at += step) {
+    const size_t n = std::min(step, ids.size() - at);
+    const bool is_last = at + n == ids.size();
+    const LogitRows rows = all_positions ? LogitRows::kAll
+                           : is_last     ? LogitRows::kLast
+                                         : LogitRows::kNone;
+    const SequenceChunk chunk{&state, ids.subspan(at, n), rows};
+    ASSIGN_OR_RETURN(const Logits part, model_->forward(*context_, {&chunk, 1}));
+    all.rows += part.rows;
+    all.values.insert(all.values.end(), part.values.begin(), part.values.end());
+  }
+  return all;
+}
+
+}  // namespace logitlab

@@ -39,6 +39,7 @@ struct FieldRange {
   double highest;
   // Filters do not exist under greedy decoding, so transformers never looks at their values there.
   bool only_when_sampling = false;
+  std::string_view advice = "";  // ends the message: what the user may have meant
 };
 
 struct GenerationField {
@@ -75,6 +76,9 @@ void set_field_value(GenerationConfig* config, const GenerationField& field,
 // kInvalidArgument: unknown name (with the nearest known one), value of another type.
 [[nodiscard]] Status set_field(GenerationConfig* config, std::string_view field_name,
                                std::string_view text);
+
+// The error for a name that is no setting: the nearest known name, or all of them.
+[[nodiscard]] Error unknown_field_error(std::string_view where, std::string_view field_name);
 
 enum class UnknownKeys {
   kRefuse,  // what a person wrote

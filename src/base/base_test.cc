@@ -48,6 +48,14 @@ TEST(Json, ReportsWhereItStopped) {
       << bad.error().message;
 }
 
+TEST(Json, MessagesArePrintable) {
+  for (const char* text : {"\x93NUMPY", "\"\x1b[2J", "{\"\x7f"}) {
+    const auto bad = parse_json(text, "x");
+    ASSERT_FALSE(bad);
+    EXPECT_EQ(printable(bad.error().message), bad.error().message);
+  }
+}
+
 TEST(Json, BoundsDepthAndRefusesHugeNesting) {
   const std::string deep(100000, '[');
   const auto bad = parse_json(deep, "x");

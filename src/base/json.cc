@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
+
 namespace logitlab {
 namespace {
 
@@ -126,7 +128,8 @@ int nesting_depth(std::string_view text) {
 // error while parsing value - unexpected end of input; expected ..."; keep what follows the colon.
 std::string reason_of(std::string_view what) {
   const size_t colon = what.rfind("syntax error");
-  return std::string(colon == std::string_view::npos ? what : what.substr(colon));
+  // It quotes what it read last, which may be any bytes.
+  return printable(colon == std::string_view::npos ? what : what.substr(colon));
 }
 
 }  // namespace
@@ -152,7 +155,8 @@ Result<Json> parse_json(std::string_view text, std::string_view where, const Jso
     return fail(ErrorCode::kInvalidArgument, "{}: not JSON at line {}, column {}: {}", where,
                 at.line, at.column, reason_of(error.what()));
   } catch (const Json::exception& error) {
-    return fail(ErrorCode::kInvalidArgument, "{}: not usable as JSON: {}", where, error.what());
+    return fail(ErrorCode::kInvalidArgument, "{}: not usable as JSON: {}", where,
+                printable(error.what()));
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "formats/hub_cache.h"
 
 namespace logitlab {
@@ -421,7 +422,7 @@ Result<std::vector<TensorEntry>> parse_safetensors(std::span<const std::byte> fi
     is_done = Json::sax_parse(header.begin(), header.end(), &reader);
   } catch (const Json::exception& exception) {
     return fail(ErrorCode::kInvalidArgument, "{}: the header is not usable as JSON: {}", where,
-                exception.what());
+                printable(exception.what()));
   }
   if (reader.error) {
     return tl::unexpected<Error>(std::move(*reader.error));

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "formats/safetensors.h"
 
 namespace logitlab {
@@ -155,7 +156,8 @@ Result<SafetensorsIndex> parse_safetensors_index(std::string_view text, std::str
   try {
     is_done = Json::sax_parse(text.begin(), text.end(), &reader);
   } catch (const Json::exception& exception) {
-    return fail(ErrorCode::kInvalidArgument, "{}: not usable as JSON: {}", where, exception.what());
+    return fail(ErrorCode::kInvalidArgument, "{}: not usable as JSON: {}", where,
+                printable(exception.what()));
   }
   if (reader.error) {
     return tl::unexpected<Error>(std::move(*reader.error));

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Writes the seeds below tests/fuzz/corpus/. Standard library only; the same bytes every time."""
+import json
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
+
+
+def write(target, name, content):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def safetensors(header, data):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def string(text):
+    raw = text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def gguf(fields, tensors=(), data=b"", version=3, alignment=32):
+    out = b"GGUF" + struct.pack("<Iqq", version, len(tensors), len(fields))
+    for key, kind, value in fields:
+        out += string(key) + struct.pack("<I", kind) + value
+    for name, sizes, kind, offset in tensors:
+        out += string(name) + struct.pack("<I", len(sizes))
+        out += b"".join(struct.pack("<q", size) for size in sizes)
+        out += struct.pack("<IQ", kind, offset)
+    return out + b"\0" * (-len(out) % alignment) + data
+
+
+def array(kind, values):
+    return struct.pack("<IQ", kind, len(values)) + b"".join(values)
+
+
+def safetensors_seeds():
+    tensor = lambda dtype, shape, begin, end: {
+        "dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    one = {"w": tensor("F32", [2, 3], 0, 24)}
+    write("fuzz_safetensors", "one", safetensors(one, bytes(24)))
+    many = {"__metadata__": {"format": "pt"}, "a": tensor("BF16", [3], 0, 6),
+            "b": tensor("BOOL", [1], 6, 7), "c": tensor("I64", [], 7, 15),
+            "d": tensor("F8_E4M3", [0, 5], 15, 15)}
+    write("fuzz_safetensors", "many", safetensors(many, bytes(15)))
+    write("fuzz_safetensors", "empty", safetensors({}, b""))
+    write("fuzz_safetensors", "overlap", safetensors(
+        {"a": tensor("U8", [4], 0, 4), "b": tensor("U8", [4], 2, 6)}, bytes(6)))
+    write("fuzz_safetensors", "overflow", safetensors(
+        {"a": tensor("F64", [4611686018427387904, 4], 0, 4)}, bytes(4)))
+    write("fuzz_safetensors", "huge_header", struct.pack("<Q", 1 << 32) + b"{}")
+
+
+def gguf_seeds():
+    text = lambda value: string(value)
+    u32 = lambda value: struct.pack("<I", value)
+    vocab = [
+        ("general.architecture", 8, text("llama")), ("general.alignment", 4, u32(32)),
+        ("llama.block_count", 4, u32(2)), ("llama.rope.freq_base", 6, struct.pack("<f", 1e5)),
+        ("tokenizer.ggml.model", 8, text("gpt2")), ("tokenizer.ggml.pre", 8, text("smollm")),
+        ("tokenizer.ggml.tokens", 9, array(8, [string("a"), string("b"), string("<s>")])),
+        ("tokenizer.ggml.token_type", 9, array(5, [u32(1), u32(1), u32(3)])),
+        ("tokenizer.ggml.scores", 9, array(6, [struct.pack("<f", -i) for i in range(3)])),
+        ("tokenizer.ggml.merges", 9, array(8, [string("a b")])),
+        ("tokenizer.ggml.bos_token_id", 4, u32(2)),
+        ("tokenizer.ggml.add_bos_token", 7, b"\1"),
+        ("tokenizer.chat_template", 8, text("{{ messages[0].content }}")),
+        ("tokenizer.chat_template.tool", 8, text("x")),
+    ]
+    write("fuzz_gguf", "vocab", gguf(vocab))
+    tensors = [("token_embd.weight", [32, 2], 8, 0), ("blk.0.ffn_down.weight", [256, 1], 12, 96),
+               ("output_norm.weight", [3], 0, 256)]
+    write("fuzz_gguf", "tensors", gguf(vocab[:3], tensors, bytes(268)))
+    write("fuzz_gguf", "version2", gguf(vocab[:1], [("t", [1, 2, 3, 1], 1, 0)], bytes(12), version=2))
+    scalars = [(f"k{kind}", kind, bytes(size)) for kind, size in
+               [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 1), (8, 8), (10, 8),
+                (11, 8), (12, 8)]]
+    write("fuzz_gguf", "scalars", gguf(scalars))
+    nested = array(9, [array(9, [array(4, [u32(1)])])])
+    write("fuzz_gguf", "nested", gguf([("n", 9, nested)]))
+    write("fuzz_gguf", "aligned64", gguf([("general.alignment", 4, u32(64))],
+                                         [("a", [4], 0, 0), ("b", [4], 0, 64)], bytes(80),
+                                         alignment=64))
+    write("fuzz_gguf", "absurd", b"GGUF" + struct.pack("<Iqq", 3, 1 << 40, -1))
+
+
+def config_seeds():
+    config = {"model_type": "llama", "hidden_size": 64, "rms_norm_eps": 1e-5,
+              "rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "eos_token_id": [2, 11],
+              "time_step_limit": [0.0, {"__float__": "Infinity"}], "tie_word_embeddings": True,
+              "none": None}
+    write("fuzz_config", "config", json.dumps(config).encode())
+    write("fuzz_config", "python_numbers", b'{"a": [Infinity, -Infinity, NaN], "b": -0.0}')
+    index = {"metadata": {"total_size": 8}, "weight_map": {"a": "m-1.safetensors",
+                                                           "b": "m-2.safetensors"}}
+    write("fuzz_config", "index", json.dumps(index).encode())
+    write("fuzz_config", "escape", b'{"weight_map": {"a": "../x"}}')
+    write("fuzz_config", "strings", b'{"s": "\\u00e9\\ud83d\\ude00\\n", "big": 18446744073709551616}')
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }\n"
+    write("fuzz_config", "npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(8))
+
+
+if __name__ == "__main__":
+    safetensors_seeds()
+    gguf_seeds()
+    config_seeds()

@@ -2,6 +2,7 @@
 //! goes through `guard`: a panic becomes an error value and never crosses the border.
 
 mod abi;
+mod filters;
 mod python;
 mod strings;
 mod syntax;

@@ -173,7 +173,7 @@ fn partition(text: &str, args: &[Value], from_right: bool) -> Result<Value, Erro
 }
 
 /// ljust, rjust, center: spaces or `fill` up to `width` characters.
-fn pad(state: &State, text: &str, args: &[Value], left: fn(i64) -> i64) -> Result<Value, Error> {
+fn pad(state: &State, text: &str, args: &[Value], left: fn(i64, i64) -> i64) -> Result<Value, Error> {
     let (width, fill): (i64, Option<&str>) = from_args(args)?;
     let fill = fill.unwrap_or(" ");
     if fill.chars().count() != 1 {
@@ -181,12 +181,27 @@ fn pad(state: &State, text: &str, args: &[Value], left: fn(i64) -> i64) -> Resul
     }
     let missing = (width - text.chars().count() as i64).max(0);
     state.consume_fuel(missing as u64 / 16)?;
-    let before = left(missing);
+    let before = left(missing, width);
     Ok(Value::from(format!(
         "{}{text}{}",
         fill.repeat(before as usize),
         fill.repeat((missing - before) as usize)
     )))
+}
+
+/// str.title(): a capital after everything that is not a letter.
+fn title(text: &str) -> String {
+    let mut out = String::new();
+    let mut in_word = false;
+    for c in text.chars() {
+        if in_word {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        in_word = c.is_alphabetic();
+    }
+    out
 }
 
 fn zero_fill(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
@@ -227,10 +242,11 @@ fn string_method(state: &State, text: &str, method: &str, args: &[Value]) -> Opt
             .map(|(affix,)| Value::from(text.strip_prefix(affix).unwrap_or(text))),
         "removesuffix" => from_args::<(&str,)>(args)
             .map(|(affix,)| Value::from(text.strip_suffix(affix).unwrap_or(text))),
-        "ljust" => pad(state, text, args, |_| 0),
-        "rjust" => pad(state, text, args, |missing| missing),
-        "center" => pad(state, text, args, |missing| missing / 2),
+        "ljust" => pad(state, text, args, |_, _| 0),
+        "rjust" => pad(state, text, args, |missing, _| missing),
+        "center" => pad(state, text, args, |missing, width| missing / 2 + (missing & width & 1)),
         "zfill" => zero_fill(state, text, args),
+        "title" => Ok(Value::from(title(text))),
         "casefold" => Ok(Value::from(text.to_lowercase())),
         "isspace" => Ok(Value::from(!text.is_empty() && text.chars().all(is_space))),
         _ => return None,
@@ -256,6 +272,15 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Option<Result<Val
     }
 }
 
+/// str.format takes its widths from the text: an absurd one would be allocated.
+fn check_widths(format: &str) -> Result<(), Error> {
+    let longest = format.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+    if longest > 5 {
+        return Err(invalid(format!("format: a number of {longest} digits, want at most 5")));
+    }
+    Ok(())
+}
+
 /// Methods that are not fields of the value: ours first, then minijinja-contrib's.
 pub fn unknown_method(
     state: &mut State,
@@ -273,6 +298,9 @@ pub fn unknown_method(
         }
         _ => None,
     };
+    if method == "format" {
+        check_widths(value.as_str().unwrap_or_default())?;
+    }
     match ours {
         Some(result) => result,
         None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),

@@ -4,12 +4,16 @@
 //! - `{% generation %}` ... `{% endgeneration %}` is transparent: it becomes a `with` block, which has
 //!   a scope of its own as the original has.
 //! - `do` is not among transformers' extensions and is refused.
+//! - `{% for x in none %}` is an error as in Python; minijinja takes none for an empty list.
 //! - `'...' % value` becomes a call of the `format` machinery; minijinja's `%` knows numbers only.
 
 use crate::abi::{Code, Failure};
 
 /// Name of the global function that carries out `'...' % value`.
 pub const PERCENT_FUNCTION: &str = "logitlab_percent_format";
+
+/// Name of the global function that refuses to iterate over none.
+pub const ITERABLE_FUNCTION: &str = "logitlab_iterable";
 
 fn line_of(source: &str, at: usize) -> u32 {
     source[..at].matches('\n').count() as u32 + 1
@@ -99,8 +103,14 @@ fn operand_end(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Rewrites `'literal' % operand` inside one tag's expression.
-fn rewrite_percent(expression: &str) -> String {
+/// Nesting of `'...' % (...)` beyond this is refused: every level reads its operand again.
+const MAX_PERCENT_DEPTH: usize = 50;
+
+/// Rewrites `'literal' % operand` inside one tag's expression. None: nested too deeply.
+fn rewrite_percent(expression: &str, depth: usize) -> Option<String> {
+    if depth > MAX_PERCENT_DEPTH {
+        return None;
+    }
     let bytes = expression.as_bytes();
     let mut out = String::with_capacity(expression.len());
     let mut at = 0;
@@ -120,7 +130,7 @@ fn rewrite_percent(expression: &str) -> String {
             out.push('(');
             out.push_str(&expression[at..end]);
             out.push_str(", ");
-            out.push_str(&rewrite_percent(&expression[start..stop]));
+            out.push_str(&rewrite_percent(&expression[start..stop], depth + 1)?);
             out.push(')');
             at = stop;
         } else {
@@ -128,7 +138,55 @@ fn rewrite_percent(expression: &str) -> String {
             at = end;
         }
     }
-    out
+    Some(out)
+}
+
+fn rewrite_expression(source: &str, expression: &str, at: usize) -> Result<String, Failure> {
+    rewrite_percent(expression, 0).ok_or_else(|| Failure {
+        code: Code::Invalid,
+        message: format!("syntax error: '%' nested more than {MAX_PERCENT_DEPTH} deep"),
+        line: line_of(source, at),
+    })
+}
+
+/// Offsets of a word outside strings and brackets, from `at` on.
+fn find_word(bytes: &[u8], mut at: usize, words: &[&[u8]]) -> Option<(usize, usize)> {
+    let mut depth = 0usize;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' | b'\'' => at = string_end(bytes, at),
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                at += 1;
+            }
+            b')' | b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            byte if is_word(byte) => {
+                let end = at + bytes[at..].iter().take_while(|byte| is_word(**byte)).count();
+                if depth == 0 && words.contains(&&bytes[at..end]) {
+                    return Some((at, end));
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// ` for x in E if C ` with E wrapped in a call that checks it.
+fn rewrite_for(body: &str) -> String {
+    let bytes = body.as_bytes();
+    let Some((_, start)) = find_word(bytes, 0, &[b"in"]) else {
+        return body.to_string();
+    };
+    let end = match find_word(bytes, start, &[b"if", b"recursive"]) {
+        Some((end, _)) => end,
+        None => bytes.len(),
+    };
+    format!("{} {ITERABLE_FUNCTION}(({})) {}", &body[..start], &body[start..end], &body[end..])
 }
 
 fn rewrite_block(source: &str, inner: &str, at: usize, out: &mut String) -> Result<(), Failure> {
@@ -146,7 +204,8 @@ fn rewrite_block(source: &str, inner: &str, at: usize, out: &mut String) -> Resu
                 line: line_of(source, at),
             })
         }
-        _ => rewrite_percent(body),
+        "for" => rewrite_expression(source, &rewrite_for(body), at)?,
+        _ => rewrite_expression(source, body, at)?,
     };
     out.push_str(&inner[..sign_before]);
     out.push_str(&replacement);
@@ -201,7 +260,7 @@ pub fn prepare(template: &str) -> Result<String, Failure> {
         if is_block {
             rewrite_block(&source, inner, open, &mut out)?;
         } else {
-            out.push_str(&rewrite_percent(inner));
+            out.push_str(&rewrite_expression(&source, inner, open)?);
         }
         at = end + 2;
         out.push_str(&source[end..at]);

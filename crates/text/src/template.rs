@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
 
 use crate::abi::{catch, guard, text, Code, ErrorOut, Failure, OwnedBytes};
-use crate::{python, strings, syntax, tojson};
+use crate::{filters, python, strings, syntax, tojson};
 
 /// Deep enough for every recursive macro that ends, and within STACK_BYTES by a wide margin.
 const RECURSION_LIMIT: usize = 400;
@@ -71,16 +71,18 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
-/// Python's `format % values`.
-fn percent_format(state: &State, format: &Value, operand: &Value) -> Result<Value, Error> {
-    let Some(text) = format.as_str() else {
+/// Python's `format % values`, through the `format` filter: it refuses huge widths.
+fn percent_format(state: &mut State, format: &Value, operand: &Value) -> Result<Value, Error> {
+    if format.as_str().is_none() {
         return Err(Error::new(ErrorKind::InvalidOperation, "% needs a string or a number"));
-    };
-    state.consume_fuel(text.len() as u64)?;
-    let values: Vec<Value> =
-        if operand.is_tuple() { operand.try_iter()?.collect() } else { vec![operand.clone()] };
-    let style = minijinja::formatting::FormatStyle::Printf;
-    minijinja::formatting::format(style, text, &values).map(Value::from)
+    }
+    let mut arguments = vec![format.clone()];
+    if operand.is_tuple() {
+        arguments.extend(operand.try_iter()?);
+    } else {
+        arguments.push(operand.clone());
+    }
+    state.apply_filter("format", &arguments)
 }
 
 // Jinja's tests where minijinja's answer differs from Python's.
@@ -89,12 +91,25 @@ fn is_number(value: &Value) -> bool {
 }
 
 fn is_sequence(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    let kind = value.kind();
+    // Python's undefined has a length and takes subscripts, so far as the test looks.
+    matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
+}
+
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+fn iterable(value: Value) -> Result<Value, Error> {
+    if value.is_none() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "none cannot be iterated over"));
+    }
+    Ok(value)
 }
 
 fn is_callable(value: &Value) -> bool {
-    let name = value.to_string();
-    value.kind() == ValueKind::Plain && (name.contains("function") || name.contains("macro"))
+    let name = format!("{value:?}");
+    value.kind() == ValueKind::Plain && (name.contains("unction") || name.contains("macro"))
 }
 
 fn to_string_filter(value: &Value) -> Value {
@@ -114,14 +129,16 @@ fn build_environment() -> Result<Environment<'static>, Error> {
     env.set_unknown_method_callback(strings::unknown_method);
     env.add_function("raise_exception", |message: &Value| raise_exception(message));
     env.add_function("strftime_now", |format: &str| strftime_now(format));
-    env.add_function("cycler", minijinja_contrib::globals::cycler);
+    env.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
     env.add_function("joiner", minijinja_contrib::globals::joiner);
     env.add_function(syntax::PERCENT_FUNCTION, percent_format);
     env.add_filter("tojson", tojson::filter);
     env.add_filter("trim", |value: &Value, chars: Option<&str>| strings::trim(value, chars));
     env.add_filter("string", to_string_filter);
-    env.add_filter("truncate", minijinja_contrib::filters::truncate);
+    filters::add_to(&mut env);
     env.add_test("number", is_number);
+    env.add_function(syntax::ITERABLE_FUNCTION, iterable);
+    env.add_test("iterable", is_iterable);
     env.add_test("sequence", is_sequence);
     env.add_test("callable", is_callable);
     // What Jinja does not have must not work here either: such a template is broken elsewhere.

@@ -62,13 +62,17 @@ void TopP::apply(std::span<float> scores, const SequenceView& /*sequence*/) {
   while (begin != end && is_removed(mass += static_cast<double>(begin->probability))) {
     ++begin;
   }
-  // With too few left, the best of the removed ones come back.
-  const auto n_candidates = static_cast<int64_t>(candidates_.size());
-  const int64_t n_wanted = std::min(n_candidates, min_tokens_to_keep_);
-  if (candidates_.end() - begin < n_wanted) {
-    const auto cut = candidates_.end() - n_wanted;
-    std::nth_element(candidates_.begin(), cut, candidates_.end(), goes_first);
-    begin = cut;
+  if (candidates_.end() - begin < min_tokens_to_keep_) {
+    // What stays is a part of the best, so the best alone replace it.
+    top_ids(scores, min_tokens_to_keep_, &best_);
+    std::ranges::fill(probabilities_, 0.0F);
+    for (const TokenId id : best_) {
+      probabilities_[static_cast<size_t>(id)] = 1;
+    }
+    for (size_t i = 0; i < scores.size(); ++i) {
+      scores[i] = probabilities_[i] > 0 ? scores[i] : kRemoved;
+    }
+    return;
   }
   for (size_t i = 0; i < scores.size(); ++i) {
     if (static_cast<double>(probabilities_[i]) < surely_removed) {

@@ -32,6 +32,7 @@ class TopP final : public LogitsProcessor {
   int64_t min_tokens_to_keep_;
   std::vector<float> probabilities_;
   std::vector<Candidate> candidates_;
+  std::vector<TokenId> best_;
 };
 
 }  // namespace logitlab

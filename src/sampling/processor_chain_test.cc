@@ -1,0 +1,203 @@
+#include "sampling/processor_chain.h"
+
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "sampling/effective_config.h"
+#include "sampling/registry.h"
+#include "sampling/test_rows.h"
+
+namespace logitlab {
+namespace {
+
+using Names = std::vector<std::string_view>;
+
+Result<ProcessorChain> chain_of(const GenerationConfig& call, int64_t min_tokens_to_keep = 1) {
+  return build_chain(merge_generation_config(call, {}).config,
+                     {.vocab_size = 4, .min_tokens_to_keep = min_tokens_to_keep});
+}
+
+Row run(const GenerationConfig& call, Row row) {
+  auto chain = chain_of(call);
+  EXPECT_TRUE(chain.has_value());
+  const Ids ids = {0};
+  chain->apply(row, SequenceView{.ids = ids, .prompt_length = 1});
+  return row;
+}
+
+TEST(ProcessorRegistry, StandsInTheOrderOfTheSlots) {
+  const auto registry = processor_registry();
+  for (size_t i = 1; i < registry.size(); ++i) {
+    EXPECT_LT(registry[i - 1].slot, registry[i].slot) << registry[i].name;
+  }
+}
+
+TEST(ProcessorRegistry, NamesAreThoseOfTheProcessors) {
+  GenerationConfig all;
+  all.do_sample = true;
+  all.temperature = 0.5;
+  all.top_k = 3;
+  all.top_p = 0.9;
+  all.min_p = 0.1;
+  all.min_new_tokens = 1;
+  all.eos_token_id = {1};
+  for (const ProcessorSpec& spec : processor_registry()) {
+    ASSERT_TRUE(spec.applies(all)) << spec.name;
+    const auto processor = spec.make(all, {.vocab_size = 4});
+    ASSERT_TRUE(processor.has_value());
+    EXPECT_EQ((*processor)->name(), spec.name);
+  }
+  const auto chain = chain_of(all);
+  ASSERT_TRUE(chain.has_value());
+  EXPECT_EQ(chain->names(), (Names{"min_new_tokens", "temperature", "top_k", "top_p", "min_p"}));
+}
+
+TEST(ProcessorChain, SamplingAloneMeansTopK50) {  // W26
+  GenerationConfig call;
+  call.do_sample = true;
+  EXPECT_EQ(chain_of(call)->names(), (Names{"top_k"}));
+  call.top_k = 0;
+  EXPECT_TRUE(chain_of(call)->empty());
+}
+
+TEST(ProcessorChain, GreedyHasNoFilters) {
+  GenerationConfig call;
+  call.temperature = 0.0;
+  call.top_k = -1;
+  call.top_p = 0.1;
+  call.min_new_tokens = 2;
+  call.eos_token_id = {1};
+  const auto chain = chain_of(call);
+  ASSERT_TRUE(chain.has_value());
+  EXPECT_EQ(chain->names(), (Names{"min_new_tokens"}));
+}
+
+TEST(ProcessorChain, ValuesThatDoNothingBuildNothing) {
+  GenerationConfig call;
+  call.do_sample = true;
+  call.temperature = 1.0;
+  call.top_k = 0;
+  call.top_p = 1.5;  // C4: above 1 is off
+  call.min_new_tokens = 3;
+  call.eos_token_id = Ids{};
+  EXPECT_TRUE(chain_of(call)->empty());
+  call.eos_token_id.reset();
+  call.min_p = 0.0;  // a no-op that transformers builds all the same
+  EXPECT_EQ(chain_of(call)->names(), (Names{"min_p"}));
+}
+
+TEST(ProcessorChain, TemperatureComesBeforeTheFilters) {  // W21
+  GenerationConfig call;
+  call.do_sample = true;
+  call.top_k = 0;
+  call.top_p = 0.6;
+  call.temperature = 2.0;
+  EXPECT_EQ(kept_ids(run(call, row_a())), (Ids{0, 1}));
+  call.temperature = 1.0;
+  EXPECT_EQ(kept_ids(run(call, row_a())), (Ids{0}));
+}
+
+TEST(ProcessorChain, TopPSeesWhatTopKLeft) {  // W22
+  GenerationConfig call;
+  call.do_sample = true;
+  call.top_k = 2;
+  call.top_p = 0.7;
+  EXPECT_EQ(kept_ids(run(call, row_a())), (Ids{0}));
+  call.top_p = 0.75;
+  EXPECT_EQ(kept_ids(run(call, row_a())), (Ids{0, 1}));
+  call.top_k = 0;
+  call.top_p = 0.7;
+  EXPECT_EQ(kept_ids(run(call, row_a())), (Ids{0, 1}));
+}
+
+TEST(ProcessorChain, MinTokensToKeepReachesTheFilters) {  // W24
+  GenerationConfig call;
+  call.do_sample = true;
+  call.top_k = 1;
+  auto chain = chain_of(call, 2);
+  ASSERT_TRUE(chain.has_value());
+  Row row = row_a();
+  const Ids ids = {0};
+  chain->apply(row, SequenceView{.ids = ids, .prompt_length = 1});
+  EXPECT_EQ(kept_ids(row), (Ids{0, 1}));
+}
+
+TEST(ProcessorChain, RefusesBadSettingsByName) {
+  GenerationConfig call;
+  call.do_sample = true;
+  call.min_p = 2.0;
+  const auto chain = chain_of(call);
+  ASSERT_FALSE(chain.has_value());
+  EXPECT_EQ(chain.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(chain.error().message.find("min_p: 2 found, want 0 to 1"), std::string::npos);
+}
+
+class Recorder final : public StageObserver {
+ public:
+  void after_stage(int64_t stage, std::string_view processor,
+                   std::span<const float> scores) override {
+    EXPECT_EQ(stage, static_cast<int64_t>(stages.size()));
+    stages.emplace_back(processor, kept_ids(Row(scores.begin(), scores.end())));
+  }
+  std::vector<std::pair<std::string, Ids>> stages;
+};
+
+TEST(ProcessorChain, TheObserverSeesEveryStage) {
+  GenerationConfig call;
+  call.do_sample = true;
+  call.temperature = 2.0;
+  call.top_k = 3;
+  call.top_p = 0.6;
+  auto chain = chain_of(call);
+  ASSERT_TRUE(chain.has_value());
+  Row row = row_a();
+  const Ids ids = {0};
+  Recorder recorder;
+  chain->apply(row, SequenceView{.ids = ids, .prompt_length = 1}, &recorder);
+  const std::vector<std::pair<std::string, Ids>> expected = {
+      {"temperature", {0, 1, 2, 3}}, {"top_k", {0, 1, 2}}, {"top_p", {0, 1}}};
+  EXPECT_EQ(recorder.stages, expected);
+}
+
+// Bans the token chosen last.
+class BanLast final : public LogitsProcessor {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "ban_last"; }
+  void apply(std::span<float> scores, const SequenceView& /*sequence*/) override {
+    if (!memory_.empty()) {
+      scores[static_cast<size_t>(memory_.back())] = kMinusInfinity;
+    }
+  }
+  void accept(TokenId id) override { memory_.push_back(id); }
+  void rollback(int64_t n) override { memory_.resize(memory_.size() - static_cast<size_t>(n)); }
+  [[nodiscard]] std::unique_ptr<LogitsProcessor> clone() const override {
+    return std::make_unique<BanLast>(*this);
+  }
+
+ private:
+  Ids memory_;
+};
+
+TEST(ProcessorChain, MemoryIsFedTakenBackAndCopied) {
+  std::vector<std::unique_ptr<LogitsProcessor>> processors;
+  processors.push_back(std::make_unique<BanLast>());
+  ProcessorChain chain(std::move(processors));
+  const auto kept = [](ProcessorChain* target) {
+    Row row = row_a();
+    target->apply(row, {});
+    return kept_ids(row);
+  };
+  chain.accept(1);
+  chain.accept(2);
+  ProcessorChain copy = chain.clone();
+  chain.rollback(1);
+  EXPECT_EQ(kept(&chain), (Ids{0, 2, 3}));
+  EXPECT_EQ(kept(&copy), (Ids{0, 1, 3}));
+  copy.accept(3);
+  EXPECT_EQ(kept(&copy), (Ids{0, 1, 2}));
+  EXPECT_EQ(kept(&chain), (Ids{0, 2, 3}));
+}
+
+}  // namespace
+}  // namespace logitlab

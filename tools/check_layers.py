@@ -36,8 +36,13 @@ ALLOWED = {
     "server": ("base", "engine", "lab"),
 }
 
-# Headers that do not live in src/ or include/: the C ABI of the Rust crate, seen by src/text alone.
-FOREIGN_HEADERS = {"logitlab_text.h": ("text",)}
+# Headers that do not live in src/ or include/, and who may include them: the C ABI of the Rust
+# crate, Highway (whose own documentation has them in quotes), what the build writes.
+FOREIGN_HEADERS = (
+    (re.compile(r"logitlab_text\.h"), ("text",)),
+    (re.compile(r"hwy/[\w./-]+"), ("backend",)),
+    (re.compile(r"build_commit\.h"), ("apps",)),
+)
 
 ARCHITECTURE_NAME = re.compile(
     r"(?<![a-z])(llama|mistral|qwen|smollm|gemma|phi3|mixtral|deepseek|mamba)", re.IGNORECASE)
@@ -47,6 +52,7 @@ ARCHITECTURE_HOMES = (
     ("src/models/arch/", "an architecture's own file"),
     ("src/models/registry.cc", "the one line of the registry"),
     ("src/models/CMakeLists.txt", "the list of files"),
+    ("src/nn/rope.cc", "llama3 is a value of rope_scaling.rope_type in config.json"),
     ("src/text/", "names of GGUF tokenizer models and pre-tokenizers, which are file format words"),
 )
 # Words that hold such a name and mean something else: another program, a file name, a hub id.
@@ -77,16 +83,17 @@ def check_include(root, path, line, name, is_angled):
         if first in SOURCE_FOLDERS and os.path.exists(os.path.join(root, "src", name)):
             yield Finding(path, line, f'<{name}> is a file of this project, want "{name}"')
         return
-    if name in FOREIGN_HEADERS:
-        if owner is not None and owner not in FOREIGN_HEADERS[name]:
-            homes = ", ".join(FOREIGN_HEADERS[name])
-            yield Finding(path, line, f'"{name}" is for src/{homes} only')
-        return
+    for pattern, homes in FOREIGN_HEADERS:
+        if pattern.fullmatch(name):
+            if owner is not None and owner not in homes:
+                yield Finding(path, line, f'"{name}" is for {", ".join(homes)} only')
+            return
     if first == "logitlab" and os.path.exists(os.path.join(root, "include", name)):
         return
     if first not in SOURCE_FOLDERS or "/" not in name:
+        # Outside src/ a folder is one program: its files know each other by their plain names.
         if path.startswith(("apps/", "tests/", "bench/")) and os.path.exists(
-                os.path.join(root, path.split("/")[0], name)):
+                os.path.join(root, os.path.dirname(path), name)):
             return
         yield Finding(path, line, f'"{name}": want the path from src/, as in "state/kv_cache.h", '
                                   'or "logitlab/x.h"')

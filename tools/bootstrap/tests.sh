@@ -6,7 +6,7 @@ PASSED=0 FAILED=0 SKIPPED=0
 TOTAL_PASSED=0 TOTAL_FAILED=0 TOTAL_SKIPPED=0
 STEP=0 STEPS=0
 TABLE=()
-declare -A BROKEN=()
+declare -gA BROKEN=() # sourced inside a function: -g
 
 # step NAME COMMAND...: one numbered line, its counts, and the log's last lines when it goes wrong.
 # A command that counts nothing is one check itself. It runs in a subshell, so that what ends the

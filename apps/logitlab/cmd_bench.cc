@@ -1,0 +1,266 @@
+// bench: how fast the model runs here, and how far that is from what the memory allows.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "backend/bandwidth.h"
+#include "base/env.h"
+#include "base/philox.h"
+#include "build_version.h"
+#include "command.h"
+#include "interrupt.h"
+#include "json_out.h"
+#include "model_options.h"
+#include "progress_bar.h"
+#include "state/kv_cache.h"
+#include "streamed_answer.h"
+#include "text_layout.h"
+
+namespace logitlab {
+namespace {
+
+// Larger than the last cache of most machines.
+constexpr size_t kBandwidthBuffer = size_t{512} << 20;
+constexpr size_t kSmallestBuffer = size_t{64} << 20;
+constexpr double kBandwidthSeconds = 0.5;
+
+struct BenchOptions {
+  ModelOptions model;
+  int64_t prompt_tokens = 512;
+  int64_t new_tokens = 64;
+  int reps = 3;
+};
+
+struct Rep {
+  double prefill_rate = 0;  // tokens per second
+  double decode_rate = 0;
+  double first_token_seconds = 0;
+};
+
+struct Figures {
+  std::vector<Rep> reps;
+  double bandwidth = 0;  // bytes per second that all threads read, measured here
+  size_t weight_bytes = 0;
+  double kv_bytes = 0;  // per new token, on average over the run
+  size_t peak_memory_bytes = 0;
+};
+
+// The same ids on every machine: Philox with a fixed key.
+std::vector<TokenId> bench_prompt(int64_t n, int64_t vocab_size) {
+  std::vector<TokenId> ids;
+  for (uint32_t i = 0; static_cast<int64_t>(ids.size()) < n; ++i) {
+    for (const uint32_t word : philox4x32({i, 0, 0, 0}, {512, 64})) {
+      ids.push_back(static_cast<TokenId>(word % static_cast<uint64_t>(vocab_size)));
+    }
+  }
+  ids.resize(static_cast<size_t>(n));
+  return ids;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double median_of(const std::vector<Rep>& reps, double Rep::*field) {
+  std::vector<double> values;
+  for (const Rep& rep : reps) {
+    values.push_back(rep.*field);
+  }
+  return median(std::move(values));
+}
+
+// Keys and values that one decode step reads, averaged over the steps; a window bounds its layer.
+double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_tokens) {
+  const ModelConfig& config = model.config();
+  const int64_t layers = std::max<int64_t>(config.num_hidden_layers, 1);
+  const double per_position =
+      static_cast<double>(model.state_bytes(KvCache::kPagePositions)) /
+      static_cast<double>(KvCache::kPagePositions * layers);  // of one layer
+  const double seen = static_cast<double>(prompt_tokens) + static_cast<double>(new_tokens + 1) / 2;
+  double bytes = 0;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const int64_t window = layer < static_cast<int64_t>(config.layer_windows.size())
+                               ? config.layer_windows[static_cast<size_t>(layer)]
+                               : 0;
+    bytes += per_position * (window > 0 ? std::min(seen, static_cast<double>(window)) : seen);
+  }
+  return bytes;
+}
+
+Result<Rep> run_once(Engine& engine, const BenchOptions& options,
+                     const std::vector<TokenId>& prompt) {
+  GenerationConfig config;
+  config.do_sample = false;
+  config.eos_token_id = std::vector<TokenId>{};
+  // The first token comes with the prefill; the decode rate counts the steps after it.
+  config.max_new_tokens = options.new_tokens + 1;
+  config.min_new_tokens = 0;
+  GenerateOptions generate_options;
+  generate_options.is_cancelled = InterruptGuard::was_interrupted;
+  ASSIGN_OR_RETURN(const GenerationResult result,
+                   engine.generate(prompt, config, generate_options));
+  if (result.stop_reason == StopReason::kCancelled) {
+    return fail(ErrorCode::kCancelled, "bench: stopped by the user");
+  }
+  return Rep{static_cast<double>(options.prompt_tokens) / result.prefill_seconds,
+             static_cast<double>(options.new_tokens) / result.decode_seconds,
+             result.first_token_seconds};
+}
+
+Status check_length(const Engine& engine, const BenchOptions& options) {
+  const int64_t limit = engine.model().config().max_position_embeddings;
+  const int64_t wanted = options.prompt_tokens + options.new_tokens + 1;
+  if (limit > 0 && wanted > limit) {
+    return fail(ErrorCode::kInvalidArgument,
+                "bench: -p {} and -n {} need {} positions, the model has {}", options.prompt_tokens,
+                options.new_tokens, wanted, limit);
+  }
+  return {};
+}
+
+Json document_of(const BenchOptions& options, const Engine& engine, const Figures& figures) {
+  const double decode = median_of(figures.reps, &Rep::decode_rate);
+  const double bytes = static_cast<double>(figures.weight_bytes) + figures.kv_bytes;
+  Json document = Json::object();
+  document["model"] = json_of(engine.source());
+  document["machine"] = machine_json(engine);
+  document["prompt_tokens"] = options.prompt_tokens;
+  document["new_tokens"] = options.new_tokens;
+  document["load_seconds"] = engine.load_seconds();
+  document["prefill_tokens_per_second"] = median_of(figures.reps, &Rep::prefill_rate);
+  document["decode_tokens_per_second"] = decode;
+  document["first_token_seconds"] = median_of(figures.reps, &Rep::first_token_seconds);
+  document["bytes_per_token"] = bytes;
+  document["weight_bytes_per_token"] = figures.weight_bytes;
+  document["kv_bytes_per_token"] = figures.kv_bytes;
+  document["read_bandwidth_bytes_per_second"] = figures.bandwidth;
+  document["bandwidth_share"] = figures.bandwidth > 0 ? bytes * decode / figures.bandwidth : 0.0;
+  document["peak_memory_bytes"] = figures.peak_memory_bytes;
+  document["reps"] = Json::array();
+  for (const Rep& rep : figures.reps) {
+    document["reps"].push_back({{"prefill_tokens_per_second", rep.prefill_rate},
+                                {"decode_tokens_per_second", rep.decode_rate},
+                                {"first_token_seconds", rep.first_token_seconds}});
+  }
+  return document;
+}
+
+void print_figures(Terminal* terminal, const BenchOptions& options, const Engine& engine,
+                   const Figures& figures) {
+  const double decode = median_of(figures.reps, &Rep::decode_rate);
+  const double bytes = static_cast<double>(figures.weight_bytes) + figures.kv_bytes;
+  const auto spread = [&](double Rep::*field) {
+    std::string text;
+    for (const Rep& rep : figures.reps) {
+      text += (text.empty() ? "" : " ") + fmt::format("{:.1f}", rep.*field);
+    }
+    return text;
+  };
+  Table table({{"", Align::kLeft}, {"", Align::kLeft}, {"", Align::kLeft}});
+  const auto add = [&table](std::string what, std::string value, std::string detail) {
+    table.add_row({{std::move(what), Style::kDim},
+                   {std::move(value), Style::kBold},
+                   {std::move(detail), Style::kDim}});
+  };
+  add("prefill", fmt::format("{:.1f} tokens/s", median_of(figures.reps, &Rep::prefill_rate)),
+      fmt::format("{} tokens; runs: {}", options.prompt_tokens, spread(&Rep::prefill_rate)));
+  add("decode", fmt::format("{:.1f} tokens/s", decode),
+      fmt::format("{} tokens; runs: {}", options.new_tokens, spread(&Rep::decode_rate)));
+  add("first token", fmt::format("{:.3f} s", median_of(figures.reps, &Rep::first_token_seconds)),
+      "");
+  add("read per token", human_bytes(static_cast<size_t>(bytes)),
+      fmt::format("weights {}, keys and values {}", human_bytes(figures.weight_bytes),
+                  human_bytes(static_cast<size_t>(figures.kv_bytes))));
+  add("bandwidth", fmt::format("{:.1f} GB/s", figures.bandwidth / 1e9),
+      "read by all threads, measured in this run");
+  add("share of it",
+      fmt::format("{:.0f} %", figures.bandwidth > 0 ? 100 * bytes * decode / figures.bandwidth : 0),
+      "what decoding reads, over what the memory gives");
+  add("peak memory", human_bytes(figures.peak_memory_bytes), "");
+  terminal->print(fmt::format("{}\n{}\n",
+                              terminal->paint(Style::kHeading, short_name(engine.source())),
+                              terminal->paint(Style::kDim, machine_line(engine))));
+  terminal->print(table.render(*terminal));
+}
+
+Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
+  InterruptGuard interrupts;
+  ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation));
+  RETURN_IF_ERROR(check_length(*engine, options));
+  const std::vector<TokenId> prompt =
+      bench_prompt(options.prompt_tokens, engine->model().config().vocab_size);
+  Figures figures;
+  figures.weight_bytes = engine->model().weight_bytes_per_token();
+  figures.kv_bytes = kv_read_bytes(engine->model(), options.prompt_tokens, options.new_tokens);
+  {
+    ProgressBar bar(&invocation.terminal, true);
+    const auto total = static_cast<uint64_t>(options.reps) + 1;
+    for (int i = 0; i < options.reps; ++i) {
+      ASSIGN_OR_RETURN(const Rep rep, run_once(*engine, options, prompt));
+      figures.reps.push_back(rep);
+      bar.update("measuring", static_cast<uint64_t>(i) + 1, total, "runs");
+    }
+    // Before the buffer of the next measurement counts as well.
+    figures.peak_memory_bytes = read_memory().peak_resident_bytes;
+    const size_t buffer_bytes =
+        std::clamp(read_memory().available_bytes / 4, kSmallestBuffer, kBandwidthBuffer);
+    ASSIGN_OR_RETURN(figures.bandwidth, measure_read_bandwidth(engine->context().threads,
+                                                               buffer_bytes, kBandwidthSeconds));
+  }
+  if (invocation.json) {
+    print_json(&invocation.terminal, document_of(options, *engine, figures));
+  } else {
+    print_figures(&invocation.terminal, options, *engine, figures);
+  }
+  return 0;
+}
+
+Action declare_bench(CLI::App& app) {
+  auto options = std::make_shared<BenchOptions>();
+  app.add_option("-p,--prompt-tokens", options->prompt_tokens,
+                 "Length of the prompt, 1 to 1000000: random ids, the same on every machine. "
+                 "Default 512.")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000))
+      ->group("Measurement");
+  app.add_option("-n,--new-tokens", options->new_tokens,
+                 "Tokens that are decoded after the first one, 1 to 1000000. Default 64.")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000))
+      ->group("Measurement");
+  app.add_option("--reps", options->reps, "Runs; the median is reported. 1 to 1000. Default 3.")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->group("Measurement");
+  options->model.declare_source(app);
+  options->model.declare_compute(app);
+  return [options](Invocation& invocation) { return run_bench(*options, invocation); };
+}
+
+}  // namespace
+
+Command bench_command() {
+  return {
+      "bench",
+      "tokens per second, and the share of the machine's memory bandwidth",
+      "Runs prefill and greedy decoding of one sequence through the same code as generate, "
+      "measures how fast this machine reads memory with the same threads, and sets both "
+      "against each other. Decoding one sequence reads all weights for every token, so the "
+      "share says how far from the limit it is (a model that fits into the caches can exceed "
+      "100 %).\n\n"
+      "The JSON document names commit, instruction set, threads and the model's fingerprint "
+      "(FNV-1a over name, length, first and last MiB of every file), so that two of them can be "
+      "compared.",
+      {{"bench", "the default model, 512 prompt tokens, 64 new ones"},
+       {"bench --model ./my-model -p 2048 -n 128 --reps 5", "another model, longer and calmer"},
+       {"bench --threads 1 --json", "one thread, as JSON"}},
+      declare_bench};
+}
+
+}  // namespace logitlab

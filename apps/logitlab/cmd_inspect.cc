@@ -1,0 +1,466 @@
+// inspect: what a model is made of and what it will need, from its headers alone.
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "base/env.h"
+#include "chat_prompt.h"
+#include "command.h"
+#include "engine/model_defaults.h"
+#include "formats/gguf.h"
+#include "formats/safetensors.h"
+#include "json_out.h"
+#include "model_options.h"
+#include "models/model.h"
+#include "sampling/generation_fields.h"
+#include "state/kv_cache.h"
+#include "text_layout.h"
+
+namespace logitlab {
+namespace {
+
+struct InspectOptions {
+  ModelOptions model;
+  bool tensors = false;
+  int64_t positions = 4096;
+};
+
+// Tensors of one stored type, and how they will lie in memory.
+struct TypeSum {
+  int64_t tensors = 0;
+  int64_t elements = 0;
+  size_t bytes = 0;
+};
+
+struct MemoryPlan {
+  size_t mapped_bytes = 0;  // read in place from the file's pages
+  size_t copied_bytes = 0;  // converted into memory of our own
+  size_t kv_bytes_per_position = 0;
+  size_t kv_bytes = 0;  // for `positions`
+  int64_t positions = 0;
+  MemoryReading memory;
+
+  [[nodiscard]] size_t total() const { return mapped_bytes + copied_bytes + kv_bytes; }
+};
+
+struct Inspection {
+  ModelSource source;
+  ModelConfig config;
+  Checkpoint checkpoint;
+  std::vector<ModelFile> files;  // of a Hugging Face folder
+  ModelDefaults defaults;
+  Result<TextModel> text = TextModel{};
+  std::string tokenizer_kind;
+  std::map<std::string, TypeSum> types;
+  int64_t parameters = 0;
+  MemoryPlan plan;
+};
+
+Status read_gguf(Inspection* out) {
+  ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(out->source.path));
+  const auto vocab = file.read_vocab();
+  if (vocab) {
+    out->tokenizer_kind = vocab->pre.empty()
+                              ? fmt::format("GGUF {}", vocab->model)
+                              : fmt::format("GGUF {} ({})", vocab->model, vocab->pre);
+    out->defaults = defaults_from_gguf(*vocab);
+    out->text = load_text_from_gguf(*vocab, out->source.path.string());
+  } else {
+    out->text = tl::unexpected<Error>(vocab.error());
+  }
+  out->checkpoint = std::move(file).take_checkpoint();
+  return {};
+}
+
+Status read_folder(Inspection* out) {
+  ASSIGN_OR_RETURN(out->files, list_model_files(out->source.path));
+  ASSIGN_OR_RETURN(out->checkpoint, open_safetensors(out->source.path));
+  ASSIGN_OR_RETURN(out->defaults, read_defaults_from_folder(out->source.path));
+  out->text = load_text_from_folder(out->source.path);
+  out->tokenizer_kind = "tokenizer.json";
+  return {};
+}
+
+// The rule of the loader: matrices stay as they are stored unless --dtype converts them, vectors
+// become float32.
+MemoryPlan plan_of(const Inspection& inspection, const InspectOptions& options) {
+  MemoryPlan plan;
+  const bool converts = options.model.dtype != "auto";
+  const DType target = options.model.dtype == "bfloat16" ? DType::kBF16 : DType::kF32;
+  for (const TensorEntry& entry : inspection.checkpoint.tensors()) {
+    const bool is_matrix = entry.shape.rank() >= 2;
+    const DType resident = !is_matrix ? DType::kF32 : converts ? target : entry.dtype;
+    if (is_matrix && resident == entry.dtype) {
+      plan.mapped_bytes += entry.bytes;
+    } else {
+      plan.copied_bytes += static_cast<size_t>(entry.shape.elements()) *
+                           (resident == DType::kBF16 ? size_t{2} : size_t{4});
+    }
+  }
+  const ModelConfig& config = inspection.config;
+  const KvShape shape{config.num_hidden_layers, config.num_key_value_heads, config.head_dim};
+  plan.positions = config.max_position_embeddings > 0
+                       ? std::min(options.positions, config.max_position_embeddings)
+                       : options.positions;
+  plan.kv_bytes = KvCache::bytes_for(shape, plan.positions);
+  plan.kv_bytes_per_position = KvCache::bytes_for(shape, KvCache::kPagePositions) /
+                               static_cast<size_t>(KvCache::kPagePositions);
+  plan.memory = read_memory();
+  return plan;
+}
+
+Result<Inspection> inspect(const InspectOptions& options) {
+  Inspection out;
+  ASSIGN_OR_RETURN(out.source, options.model.resolve());
+  ASSIGN_OR_RETURN(out.config, read_model_config(out.source));
+  RETURN_IF_ERROR(out.source.kind == ModelKind::kGguf ? read_gguf(&out) : read_folder(&out));
+  for (const TensorEntry& entry : out.checkpoint.tensors()) {
+    TypeSum& sum = out.types[std::string(name(entry.dtype))];
+    ++sum.tensors;
+    sum.elements += entry.shape.elements();
+    sum.bytes += entry.bytes;
+    // Some files store the output matrix that a tied model takes from the embedding.
+    const bool is_tied_copy = out.config.tie_word_embeddings && entry.name == "lm_head.weight";
+    out.parameters += is_tied_copy ? 0 : entry.shape.elements();
+  }
+  out.plan = plan_of(out, options);
+  return out;
+}
+
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+Json config_json(const ModelConfig& config) {
+  Json out = Json::object();
+  out["architecture"] = config.architecture;
+  out["family"] = config.family;
+  out["vocab_size"] = config.vocab_size;
+  out["hidden_size"] = config.hidden_size;
+  out["intermediate_size"] = config.intermediate_size;
+  out["num_hidden_layers"] = config.num_hidden_layers;
+  out["num_attention_heads"] = config.num_attention_heads;
+  out["num_key_value_heads"] = config.num_key_value_heads;
+  out["head_dim"] = config.head_dim;
+  out["max_position_embeddings"] =
+      config.max_position_embeddings > 0 ? Json(config.max_position_embeddings) : Json();
+  out["rms_norm_eps"] = config.rms_norm_eps;
+  out["tie_word_embeddings"] = config.tie_word_embeddings;
+  out["rope"] = {
+      {"type", config.rope.type}, {"theta", config.rope.theta}, {"factor", config.rope.factor}};
+  out["layer_windows"] = config.layer_windows;
+  out["dtype"] = config.dtype.empty() ? Json() : Json(config.dtype);
+  return out;
+}
+
+Json files_json(const Inspection& inspection) {
+  Json out = Json::array();
+  if (inspection.source.kind == ModelKind::kGguf) {
+    for (const Checkpoint::File& file : inspection.checkpoint.files()) {
+      out.push_back({{"name", file.path.filename().string()},
+                     {"status", "present"},
+                     {"bytes", file.bytes},
+                     {"real_path", file.real_path.string()}});
+    }
+    return out;
+  }
+  for (const ModelFile& file : inspection.files) {
+    out.push_back({{"name", file.name},
+                   {"status", std::string(name(file.presence))},
+                   {"bytes", file.bytes},
+                   {"required", file.required},
+                   {"is_weights", file.is_weights}});
+  }
+  return out;
+}
+
+Json text_json(const Inspection& inspection) {
+  Json out = Json::object();
+  if (!inspection.text) {
+    out["error"] = json_of(inspection.text.error());
+    return out;
+  }
+  const TextModel& text = *inspection.text;
+  out["kind"] = inspection.tokenizer_kind;
+  out["vocab_size"] = text.tokenizer->vocab_size();
+  out["max_id"] = text.tokenizer->max_id();
+  out["added_tokens"] = text.tokenizer->added_tokens().size();
+  out["adds_bos"] = text.adds_bos;
+  out["special_tokens"] = Json::object();
+  for (const auto& [key, value] : text.special_tokens) {
+    out["special_tokens"][key] = value;
+  }
+  out["chat_templates"] = Json::array();
+  if (text.chat_template != nullptr) {
+    for (const NamedTemplate& item : text.chat_template->templates()) {
+      out["chat_templates"].push_back({{"name", item.name},
+                                       {"bytes", item.source.size()},
+                                       {"hash", fnv1a64_text(item.source)},
+                                       {"first_line", first_line(item.source)}});
+    }
+  }
+  return out;
+}
+
+Json document_of(const Inspection& inspection, const InspectOptions& options) {
+  Json document = Json::object();
+  document["model"] = json_of(inspection.source);
+  document["config"] = config_json(inspection.config);
+  document["parameters"] = inspection.parameters;
+  document["files"] = files_json(inspection);
+  document["warnings"] = inspection.checkpoint.warnings();
+  document["tensor_types"] = Json::object();
+  for (const auto& [type, sum] : inspection.types) {
+    document["tensor_types"][type] = {
+        {"tensors", sum.tensors}, {"elements", sum.elements}, {"bytes", sum.bytes}};
+  }
+  document["tokenizer"] = text_json(inspection);
+  document["stop_ids"] = Json::array();
+  for (const StopId& stop : inspection.defaults.stop_ids) {
+    document["stop_ids"].push_back({{"id", stop.id}, {"origin", stop.origin}});
+  }
+  document["generation_defaults"] = to_json(inspection.defaults.config);
+  document["ignored_defaults"] = inspection.defaults.ignored;
+  const MemoryPlan& plan = inspection.plan;
+  document["memory_plan"] = {{"weights_mapped_bytes", plan.mapped_bytes},
+                             {"weights_copied_bytes", plan.copied_bytes},
+                             {"kv_bytes_per_position", plan.kv_bytes_per_position},
+                             {"kv_positions", plan.positions},
+                             {"kv_bytes", plan.kv_bytes},
+                             {"total_bytes", plan.total()},
+                             {"available_bytes", plan.memory.available_bytes},
+                             {"system_bytes", plan.memory.total_bytes},
+                             {"fits", plan.total() <= plan.memory.available_bytes}};
+  if (options.tensors) {
+    document["tensors"] = Json::array();
+    for (const TensorEntry& entry : inspection.checkpoint.tensors()) {
+      std::vector<int64_t> shape;
+      for (int axis = 0; axis < entry.shape.rank(); ++axis) {
+        shape.push_back(entry.shape[axis]);
+      }
+      document["tensors"].push_back({{"name", entry.name},
+                                     {"dtype", std::string(name(entry.dtype))},
+                                     {"shape", shape},
+                                     {"bytes", entry.bytes},
+                                     {"file", entry.file_index},
+                                     {"offset", entry.offset}});
+    }
+  }
+  return document;
+}
+
+// Facts in two columns under a heading.
+class Section {
+ public:
+  explicit Section(std::string title) : title_(std::move(title)) {}
+  Section& add(std::string what, std::string value, Style style = Style::kPlain) {
+    table_.add_row({{std::move(what), Style::kDim}, {std::move(value), style}});
+    return *this;
+  }
+  void print(Terminal* terminal) const {
+    terminal->print("\n" + terminal->paint(Style::kHeading, title_) + "\n" +
+                    table_.render(*terminal, 2));
+  }
+
+ private:
+  std::string title_;
+  Table table_{{{"", Align::kLeft}, {"", Align::kLeft}}};
+};
+
+std::string window_text(const std::vector<int64_t>& windows) {
+  const auto n = std::count_if(windows.begin(), windows.end(), [](int64_t w) { return w > 0; });
+  return n == 0 ? "all positions"
+                : fmt::format("{} of {} layers see the last {} positions", n, windows.size(),
+                              *std::max_element(windows.begin(), windows.end()));
+}
+
+void print_architecture(Terminal* terminal, const Inspection& inspection) {
+  const ModelConfig& config = inspection.config;
+  Section("Architecture")
+      .add("class", config.architecture)
+      .add("family", config.family)
+      .add("parameters", with_commas(inspection.parameters), Style::kBold)
+      .add("layers", fmt::format("{}", config.num_hidden_layers))
+      .add("hidden size",
+           fmt::format("{}, feed-forward {}", config.hidden_size, config.intermediate_size))
+      .add("attention", fmt::format("{} heads of {}, {} for keys and values; {}",
+                                    config.num_attention_heads, config.head_dim,
+                                    config.num_key_value_heads, window_text(config.layer_windows)))
+      .add("vocabulary",
+           fmt::format("{}{}", config.vocab_size,
+                       config.tie_word_embeddings ? ", output shares the embedding's matrix" : ""))
+      .add("positions", config.max_position_embeddings > 0
+                            ? with_commas(config.max_position_embeddings)
+                            : std::string("not stated"))
+      .add("RoPE",
+           fmt::format(
+               "{}, theta {:g}{}", config.rope.type, config.rope.theta,
+               config.rope.factor != 1.0 ? fmt::format(", factor {:g}", config.rope.factor) : ""))
+      .print(terminal);
+}
+
+void print_files(Terminal* terminal, const Inspection& inspection) {
+  const ModelSource& source = inspection.source;
+  Section section("Files");
+  section.add(source.kind == ModelKind::kGguf ? "file" : "folder", source.path.string());
+  if (!source.repo_id.empty()) {
+    section.add("hub id", source.repo_id)
+        .add("revision", fmt::format("{} = commit {}", source.revision, source.commit));
+  }
+  if (source.kind == ModelKind::kGguf) {
+    for (const Checkpoint::File& file : inspection.checkpoint.files()) {
+      section.add("present",
+                  fmt::format("{}, {}", file.path.filename().string(), human_bytes(file.bytes)));
+    }
+  }
+  for (const ModelFile& file : inspection.files) {
+    const bool is_there = file.presence == FilePresence::kPresent;
+    section.add(std::string(name(file.presence)),
+                is_there ? fmt::format("{}, {}", file.name, human_bytes(file.bytes)) : file.name,
+                is_there || !file.required ? Style::kPlain : Style::kBad);
+  }
+  const auto fingerprint = model_fingerprint(source);
+  section.add("fingerprint", fingerprint ? *fingerprint : fingerprint.error().message);
+  for (const std::string& warning : inspection.checkpoint.warnings()) {
+    section.add("odd", warning, Style::kWarn);
+  }
+  section.print(terminal);
+}
+
+void print_text_side(Terminal* terminal, const Inspection& inspection) {
+  Section section("Text");
+  if (!inspection.text) {
+    section.add("tokenizer", inspection.text.error().message, Style::kWarn).print(terminal);
+    return;
+  }
+  const TextModel& text = *inspection.text;
+  section.add("tokenizer", fmt::format("{}, {} tokens, {} of them added; {} BOS in front",
+                                       inspection.tokenizer_kind, text.tokenizer->vocab_size(),
+                                       text.tokenizer->added_tokens().size(),
+                                       text.adds_bos ? "puts" : "puts no"));
+  if (text.chat_template == nullptr) {
+    section.add("chat template", "none");
+  } else {
+    for (const NamedTemplate& item : text.chat_template->templates()) {
+      section.add("chat template", fmt::format("{}, {} bytes, {}", item.name, item.source.size(),
+                                               fnv1a64_text(item.source)));
+      section.add("", shortened(first_line(item.source), 60), Style::kDim);
+    }
+  }
+  for (const StopId& stop : inspection.defaults.stop_ids) {
+    section.add("stops at", fmt::format("{} {} ({})", stop.id,
+                                        text.tokenizer->token(stop.id).value_or("?"), stop.origin));
+  }
+  if (inspection.defaults.stop_ids.empty()) {
+    section.add("stops at", "no id: only a length limit ends a generation", Style::kWarn);
+  }
+  for (const std::string& setting : inspection.defaults.ignored) {
+    section.add("not applied", setting, Style::kWarn);
+  }
+  section.print(terminal);
+}
+
+void print_memory(Terminal* terminal, const Inspection& inspection) {
+  Table types({{"type", Align::kLeft},
+               {"tensors", Align::kRight},
+               {"elements", Align::kRight},
+               {"bytes", Align::kRight}});
+  for (const auto& [type, sum] : inspection.types) {
+    types.add_row(
+        {type, with_commas(sum.tensors), with_commas(sum.elements), human_bytes(sum.bytes)});
+  }
+  terminal->print("\n" + terminal->paint(Style::kHeading, "Tensors") + "\n" +
+                  types.render(*terminal, 2));
+  const MemoryPlan& plan = inspection.plan;
+  const bool fits = plan.total() <= plan.memory.available_bytes;
+  Section("Memory plan")
+      .add("weights, mapped",
+           fmt::format("{} read in place from the file", human_bytes(plan.mapped_bytes)))
+      .add("weights, copied", fmt::format("{} converted", human_bytes(plan.copied_bytes)))
+      .add("keys and values",
+           fmt::format("{} for {} positions ({} each)", human_bytes(plan.kv_bytes),
+                       with_commas(plan.positions), human_bytes(plan.kv_bytes_per_position)))
+      .add("sum", human_bytes(plan.total()), Style::kBold)
+      .add("available",
+           fmt::format("{} of {}: {}", human_bytes(plan.memory.available_bytes),
+                       human_bytes(plan.memory.total_bytes), fits ? "it fits" : "it does not fit"),
+           fits ? Style::kGood : Style::kBad)
+      .print(terminal);
+}
+
+void print_tensors(Terminal* terminal, const Checkpoint& checkpoint) {
+  Table table({{"name", Align::kLeft},
+               {"type", Align::kLeft},
+               {"shape", Align::kLeft},
+               {"bytes", Align::kRight}});
+  for (const TensorEntry& entry : checkpoint.tensors()) {
+    table.add_row({entry.name, std::string(name(entry.dtype)), entry.shape.to_string(),
+                   human_bytes(entry.bytes)});
+  }
+  terminal->print("\n" + terminal->paint(Style::kHeading, "Every tensor") + "\n" +
+                  table.render(*terminal, 2));
+}
+
+Result<int> run_inspect(const InspectOptions& options, Invocation& invocation) {
+  ASSIGN_OR_RETURN(const Inspection inspection, inspect(options));
+  Terminal& terminal = invocation.terminal;
+  if (invocation.json) {
+    print_json(&terminal, document_of(inspection, options));
+    return 0;
+  }
+  terminal.print(terminal.paint(Style::kBold, shortened(short_name(inspection.source),
+                                                        static_cast<size_t>(terminal.columns()))) +
+                 "\n");
+  print_architecture(&terminal, inspection);
+  print_files(&terminal, inspection);
+  print_text_side(&terminal, inspection);
+  print_memory(&terminal, inspection);
+  if (options.tensors) {
+    print_tensors(&terminal, inspection.checkpoint);
+  }
+  return 0;
+}
+
+Action declare_inspect(CLI::App& app) {
+  auto options = std::make_shared<InspectOptions>();
+  app.add_flag("--tensors", options->tensors, "Lists every tensor: name, type, shape, bytes.")
+      ->group("Result");
+  app.add_option("--positions", options->positions,
+                 "Positions that the memory plan counts keys and values for, 1 to 100000000; at "
+                 "most what the model has. Default 4096.")
+      ->type_name("N")
+      ->check(CLI::Range(1, 100000000))
+      ->group("Memory plan");
+  app.add_option("--dtype", options->model.dtype,
+                 "Plans for weights kept as stored (auto), as float32 or as bfloat16. Default: "
+                 "auto.")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->group("Memory plan");
+  options->model.declare_source(app);
+  return [options](Invocation& invocation) { return run_inspect(*options, invocation); };
+}
+
+}  // namespace
+
+Command inspect_command() {
+  return {"inspect",
+          "what a model is made of, and the memory it will need",
+          "Reads the headers of a model's files (never its weights, so it is quick for any size) "
+          "and shows architecture, sizes, files and shards, tensors by type, tokenizer, chat "
+          "template, the ids that end a generation and where each comes from, and a memory plan "
+          "set against what this machine has.",
+          {{"inspect", "the default model"},
+           {"inspect --model org/name --revision main", "a model of the local hub cache"},
+           {"inspect --model model.gguf --tensors", "with every tensor"},
+           {"inspect --dtype float32 --positions 2000 --json", "another plan, as JSON"}},
+          declare_inspect};
+}
+
+}  // namespace logitlab

@@ -1,0 +1,23 @@
+#include "command.h"
+
+namespace logitlab {
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> kCommands = {
+      first_contact_command(), generate_command(), chat_command(),
+      tokenize_command(),      template_command(), logits_command(),
+      inspect_command(),       doctor_command(),   bench_command(),
+  };
+  return kCommands;
+}
+
+const Command* find_command(std::string_view name) {
+  for (const Command& command : commands()) {
+    if (command.name == name) {
+      return &command;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace logitlab

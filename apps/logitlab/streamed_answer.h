@@ -1,0 +1,64 @@
+// One generation whose text appears while it is made: what generate, chat and first-contact share.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "command.h"
+#include "engine/engine.h"
+#include "sampling/distribution.h"
+#include "sampling/effective_config.h"
+
+namespace logitlab {
+
+struct AnswerRequest {
+  std::span<const TokenId> prompt;
+  GenerationConfig config;       // what the user gave; the model's defaults come behind it
+  DecodeState* state = nullptr;  // continued when not null
+  bool prints_text = true;       // to standard output while it comes
+  bool shows_special = false;    // special tokens in the text
+  int64_t n_alternatives = 0;    // per step, kept in the result
+};
+
+struct StepRecord {
+  TokenId id = 0;
+  float logit = 0;                        // raw, of the chosen token
+  double probability = 0;                 // of the raw softmax
+  std::vector<Alternative> alternatives;  // best first, of the raw logits
+};
+
+struct Answer {
+  GenerationResult result;
+  std::string text;
+  std::vector<StepRecord> steps;  // with n_alternatives > 0
+  EffectiveConfig settings;
+};
+
+// Ctrl-C ends it with StopReason::kCancelled and what was generated until then. A reader of
+// standard output that went away ends it too.
+[[nodiscard]] Result<Answer> stream_answer(Engine& engine, Invocation& invocation,
+                                           const AnswerRequest& request);
+
+// "prompt_tokens=9 new_tokens=12 first_token_s=0.05 tok_per_s=60.2 peak_memory_mib=410
+// stop=eos_token"
+[[nodiscard]] std::string receipt_line(const GenerationResult& result);
+// The same numbers and more, for JSON: seconds, tokens per second, peak_memory_bytes.
+[[nodiscard]] Json timings_json(const GenerationResult& result);
+// Tokens per second after the first one; 0 with fewer than two tokens.
+[[nodiscard]] double decode_rate(const GenerationResult& result);
+
+// "device cpu, AVX2, 2 threads".
+[[nodiscard]] std::string machine_line(const Engine& engine);
+// {"device", "isa", "threads", "cpu", "commit"}.
+[[nodiscard]] Json machine_json(const Engine& engine);
+
+// The token's text for people: its piece with control characters as escapes, in quotes.
+[[nodiscard]] std::string quoted_piece(const Tokenizer& tokenizer, TokenId id);
+// [{"id", "logit", "probability", "text"}].
+[[nodiscard]] Json alternatives_json(const Tokenizer& tokenizer,
+                                     std::span<const Alternative> alternatives);
+
+}  // namespace logitlab

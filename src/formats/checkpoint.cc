@@ -13,6 +13,7 @@ namespace logitlab {
 namespace {
 
 constexpr size_t kMaxQuotedBytes = 100;
+constexpr size_t kMaxListedNames = 100;
 // Spelling distances are for a message only, so their cost is capped.
 constexpr size_t kMaxComparedBytes = 100;
 constexpr size_t kMaxComparedNames = 10000;
@@ -43,6 +44,17 @@ std::filesystem::path real_path_of(const std::filesystem::path& path) {
 std::string quote(std::string_view text) {
   std::string out = "'" + printable(text.substr(0, kMaxQuotedBytes));
   out += text.size() > kMaxQuotedBytes ? "...'" : "'";
+  return out;
+}
+
+std::string list_names(const std::vector<std::string>& names) {
+  std::string out;
+  for (size_t i = 0; i < names.size() && i < kMaxListedNames; ++i) {
+    out += (i == 0 ? "" : ", ") + printable(names[i]);
+  }
+  if (names.size() > kMaxListedNames) {
+    out += fmt::format(" and {} more", names.size() - kMaxListedNames);
+  }
   return out;
 }
 

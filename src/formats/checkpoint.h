@@ -85,4 +85,7 @@ class Checkpoint {
 // Untrusted text for a message: printable, at most 100 bytes, in single quotes.
 [[nodiscard]] std::string quote(std::string_view text);
 
+// "a, b, c": printable, at most 100 of them, then how many more there are.
+[[nodiscard]] std::string list_names(const std::vector<std::string>& names);
+
 }  // namespace logitlab

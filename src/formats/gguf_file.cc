@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <charconv>
 
-#include <fmt/ranges.h>
-
 #include "formats/gguf.h"
 #include "formats/hub_cache.h"
 
@@ -40,7 +38,7 @@ Result<std::vector<std::filesystem::path>> part_paths(const std::filesystem::pat
   }
   if (!absent.empty()) {
     return fail(ErrorCode::kNotFound, "{}: {} of {} parts of the model are not there: {}",
-                folder.string(), absent.size(), part->count, fmt::join(absent, ", "));
+                folder.string(), absent.size(), part->count, list_names(absent));
   }
   return paths;
 }

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include <fmt/ranges.h>
-
 #include "base/env.h"
 #include "base/file.h"
 #include "formats/checkpoint.h"
@@ -17,7 +15,6 @@ constexpr size_t kMaxRepoIdBytes = 96;
 constexpr size_t kMaxRevisionBytes = 255;
 constexpr size_t kMaxRefBytes = 4096;
 constexpr size_t kCommitDigits = 40;
-constexpr size_t kMaxListedRevisions = 50;
 
 bool is_word(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
@@ -67,15 +64,8 @@ void collect_refs(const fs::path& folder, const std::string& prefix, int depth,
 }
 
 std::string revisions_text(const fs::path& repo_folder) {
-  std::vector<std::string> revisions = available_revisions(repo_folder);
-  if (revisions.empty()) {
-    return "there is none";
-  }
-  const size_t n_more =
-      revisions.size() > kMaxListedRevisions ? revisions.size() - kMaxListedRevisions : 0;
-  revisions.resize(revisions.size() - n_more);
-  return fmt::format("there is {}{}", fmt::join(revisions, ", "),
-                     n_more > 0 ? fmt::format(" and {} more", n_more) : "");
+  const std::vector<std::string> revisions = available_revisions(repo_folder);
+  return revisions.empty() ? "there is none" : "there is " + list_names(revisions);
 }
 
 Result<std::string> commit_of(const fs::path& repo_folder, std::string_view repo_id,

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include <fmt/ranges.h>
-
 #include "base/env.h"
 #include "base/file.h"
 #include "formats/checkpoint.h"
@@ -19,7 +17,6 @@ constexpr std::string_view kDefaultSpec = "default";
 constexpr std::string_view kMainRevision = "main";
 constexpr std::string_view kWeights = "model.safetensors";
 constexpr std::string_view kIndex = "model.safetensors.index.json";
-constexpr size_t kMaxListedFiles = 100;
 
 constexpr std::string_view kOptionalFiles[] = {"generation_config.json", "tokenizer.json",
                                                "tokenizer_config.json", "chat_template.jinja"};
@@ -37,13 +34,6 @@ ModelFile look_at(const fs::path& folder, std::string_view file_name, bool requi
     file.bytes = error ? 0 : static_cast<size_t>(bytes);
   }
   return file;
-}
-
-std::string join_names(std::vector<std::string> names) {
-  const size_t n_more = names.size() > kMaxListedFiles ? names.size() - kMaxListedFiles : 0;
-  names.resize(names.size() - n_more);
-  return fmt::format("{}{}", fmt::join(names, ", "),
-                     n_more > 0 ? fmt::format(" and {} more", n_more) : "");
 }
 
 // The models among the folder's .gguf files: a split one counts once, by its first part.
@@ -99,7 +89,7 @@ Status require_complete(const fs::path& folder, std::string_view what) {
     return {};
   }
   return fail(ErrorCode::kNotFound, "{}: {} is incomplete; these files are wanted: {}{}",
-              folder.string(), what, join_names(std::move(absent)),
+              folder.string(), what, list_names(absent),
               lacks_weights ? other_weights_hint(folder) : "");
 }
 
@@ -124,7 +114,7 @@ Status resolve_files(const fs::path& folder, std::string_view what, ModelSource*
       }
       return fail(ErrorCode::kInvalidArgument,
                   "{}: holds {} GGUF models, want one; name the file: {}", folder.string(),
-                  models.size(), join_names(std::move(names)));
+                  models.size(), list_names(names));
     }
     if (file_presence(folder, "config.json") == FilePresence::kMissing) {
       return fail(ErrorCode::kNotFound,

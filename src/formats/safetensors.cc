@@ -473,7 +473,7 @@ Status ShardReader::require_shards() const {
   }
   if (!absent.empty()) {
     return fail(ErrorCode::kNotFound, "{}: {} of {} shards of the index are not there: {}",
-                folder_.string(), absent.size(), index_.file_names.size(), fmt::join(absent, ", "));
+                folder_.string(), absent.size(), index_.file_names.size(), list_names(absent));
   }
   return {};
 }
@@ -521,7 +521,7 @@ Result<Checkpoint> ShardReader::read() {
     return fail(ErrorCode::kDataLoss,
                 "{}: tensor {} should be in {}, but that shard does not hold it ({} tensors of the "
                 "index are not where it says)",
-                where(), quote(tensor), file_name,
+                where(), quote(tensor), printable(file_name),
                 std::count(is_seen_.begin(), is_seen_.end(), false));
   }
   std::vector<std::string> warnings;

@@ -21,7 +21,7 @@ namespace logitlab {
 inline constexpr size_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 // `model.safetensors` of the folder, else all shards of `model.safetensors.index.json`. Only the
-// tensors in the index's weight_map count. kNotFound (no weights; every missing shard is named),
+// tensors in the index's weight_map count. kNotFound (no weights; missing shards are named),
 // kDataLoss (truncated, overlaps, holes, contradictions), kInvalidArgument (not safetensors),
 // kUnsupported (a dtype or a rank that Tensor cannot hold).
 [[nodiscard]] Result<Checkpoint> open_safetensors(const std::filesystem::path& folder);

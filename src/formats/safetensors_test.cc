@@ -270,6 +270,20 @@ TEST(SafetensorsFolder, NamesEveryMissingShard) {
       {"2 of 3 shards", "s2.safetensors (missing)", "s3.safetensors (a link to a missing file)"});
 }
 
+TEST(SafetensorsFolder, ListsNoMoreMissingShardsThanOneReads) {
+  const TempFolder folder;
+  std::string map;
+  for (int i = 0; i < 5000; ++i) {
+    map += fmt::format("{}\"t{}\":\"s{:04}.safetensors\"", i == 0 ? "" : ",", i, i);
+  }
+  folder.write(kIndexName, "{\"weight_map\":{" + map + "}}");
+  const auto result = open_safetensors(folder.path());
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().message.find("s0099.safetensors (missing) and 4900 more"),
+            std::string::npos)
+      << result.error().message;
+}
+
 TEST(SafetensorsFolder, RefusesATruncatedShardByName) {
   const TempFolder folder;
   const std::string shard = one_tensor("a", "1234");

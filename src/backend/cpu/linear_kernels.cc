@@ -44,12 +44,28 @@ HWY_INLINE void put_dots(V4 sums, const DotOutput& output, int64_t r, int64_t o,
 }
 
 template <class Kind>
-HWY_INLINE void dot_block(const uint8_t* w, int s, const V16& x_lo, const V16& x_hi, V16& sum) {
+constexpr bool kIsSuper = Kind::kElements == 256;
+
+template <class Kind>
+HWY_INLINE void dot_block(const uint8_t* w, const V16& x_lo, const V16& x_hi, V16& sum) {
   V16 lo;
   V16 hi;
-  Kind::load32(w, s, lo, hi);
+  Kind::load32(w, lo, hi);
   mul_add16(lo, x_lo, sum);
   mul_add16(hi, x_hi, sum);
+}
+
+// The parts of a super-block from kPart on; unrolled, for the shifts depend on the part.
+template <class Kind, int kPart>
+HWY_INLINE void dot_parts(const uint8_t* w, const SuperScales& scales, const float* x, V16& sum) {
+  if constexpr (kPart < 8) {
+    V16 lo;
+    V16 hi;
+    Kind::template load32<kPart>(w, scales, lo, hi);
+    mul_add16(lo, load16(x + 32 * kPart), sum);
+    mul_add16(hi, load16(x + 32 * kPart + 16), sum);
+    dot_parts<Kind, kPart + 1>(w, scales, x, sum);
+  }
 }
 
 // The last n < 32 elements of a row of plain type, with zeros behind them.
@@ -62,10 +78,10 @@ HWY_INLINE void copy_tail(const uint8_t* w, int64_t n, uint8_t* buffer) {
   }
 }
 
-// Four rows, `stride` bytes apart or the same one where there are fewer.
+// Four rows of 32-element blocks with one x; the rows may be the same. `ahead` bytes on are those
+// that the next call reads.
 template <class Kind>
 HWY_INLINE V4 dot4(const uint8_t* const* rows, const float* x, int64_t k, size_t ahead) {
-  constexpr int kParts = static_cast<int>(Kind::kElements / 32);
   const uint8_t* w0 = rows[0];
   const uint8_t* w1 = rows[1];
   const uint8_t* w2 = rows[2];
@@ -80,14 +96,12 @@ HWY_INLINE V4 dot4(const uint8_t* const* rows, const float* x, int64_t k, size_t
     hwy::Prefetch(w1 + ahead);
     hwy::Prefetch(w2 + ahead);
     hwy::Prefetch(w3 + ahead);
-    for (int s = 0; s < kParts; ++s) {
-      const V16 x_lo = load16(x + i + 32 * s);
-      const V16 x_hi = load16(x + i + 32 * s + 16);
-      dot_block<Kind>(w0, s, x_lo, x_hi, s0);
-      dot_block<Kind>(w1, s, x_lo, x_hi, s1);
-      dot_block<Kind>(w2, s, x_lo, x_hi, s2);
-      dot_block<Kind>(w3, s, x_lo, x_hi, s3);
-    }
+    const V16 x_lo = load16(x + i);
+    const V16 x_hi = load16(x + i + 16);
+    dot_block<Kind>(w0, x_lo, x_hi, s0);
+    dot_block<Kind>(w1, x_lo, x_hi, s1);
+    dot_block<Kind>(w2, x_lo, x_hi, s2);
+    dot_block<Kind>(w3, x_lo, x_hi, s3);
     w0 += Kind::kBytes;
     w1 += Kind::kBytes;
     w2 += Kind::kBytes;
@@ -98,15 +112,37 @@ HWY_INLINE V4 dot4(const uint8_t* const* rows, const float* x, int64_t k, size_t
     const V16 x_hi = load16(x + i + 16);
     uint8_t tail[Kind::kBytes];
     copy_tail<Kind>(w0, k - i, tail);
-    dot_block<Kind>(tail, 0, x_lo, x_hi, s0);
+    dot_block<Kind>(tail, x_lo, x_hi, s0);
     copy_tail<Kind>(w1, k - i, tail);
-    dot_block<Kind>(tail, 0, x_lo, x_hi, s1);
+    dot_block<Kind>(tail, x_lo, x_hi, s1);
     copy_tail<Kind>(w2, k - i, tail);
-    dot_block<Kind>(tail, 0, x_lo, x_hi, s2);
+    dot_block<Kind>(tail, x_lo, x_hi, s2);
     copy_tail<Kind>(w3, k - i, tail);
-    dot_block<Kind>(tail, 0, x_lo, x_hi, s3);
+    dot_block<Kind>(tail, x_lo, x_hi, s3);
   }
   return reduce4(s0, s1, s2, s3);
+}
+
+// The same for super-blocks, row after row within a block: unrolled for four rows at once the code
+// would leave the instruction cache.
+template <class Kind>
+HWY_INLINE V4 dot4_super(const uint8_t* const* rows, const float* x, int64_t k, size_t ahead) {
+  alignas(64) float sums[kGroup][16] = {};
+  SuperScales scales;
+  for (int64_t i = 0; i < k; i += Kind::kElements) {
+    const size_t offset = static_cast<size_t>(i / Kind::kElements) * Kind::kBytes;
+    for (int r = 0; r < kGroup; ++r) {
+      const uint8_t* w = rows[r] + offset;
+      for (size_t line = 0; line < Kind::kBytes; line += 64) {
+        hwy::Prefetch(w + ahead + line);
+      }
+      V16 sum = load16(sums[r]);
+      Kind::unpack(w, scales);
+      dot_parts<Kind, 0>(w, scales, x + i, sum);
+      store16(sum, sums[r]);
+    }
+  }
+  return reduce4(load16(sums[0]), load16(sums[1]), load16(sums[2]), load16(sums[3]));
 }
 
 template <class Kind>
@@ -118,35 +154,57 @@ void gemv(const uint8_t* weights, size_t stride, int64_t n_weights, const float*
     for (int64_t i = 0; i < kGroup; ++i) {
       rows[i] = weights + static_cast<size_t>(o + (i < n ? i : n - 1)) * stride;
     }
-    put_dots(dot4<Kind>(rows, x, k, static_cast<size_t>(kGroup) * stride), output, 0, o, n);
+    const size_t ahead = static_cast<size_t>(kGroup) * stride;
+    if constexpr (kIsSuper<Kind>) {
+      put_dots(dot4_super<Kind>(rows, x, k, ahead), output, 0, o, n);
+    } else {
+      put_dots(dot4<Kind>(rows, x, k, ahead), output, 0, o, n);
+    }
   }
 }
 
 template <class Kind>
-HWY_INLINE void decode_block(const uint8_t* block, int s, float* out) {
+HWY_INLINE void decode_block(const uint8_t* block, float* out) {
   V16 lo;
   V16 hi;
-  Kind::load32(block, s, lo, hi);
+  Kind::load32(block, lo, hi);
   store16(lo, out);
   store16(hi, out + 16);
 }
 
+template <class Kind, int kPart>
+HWY_INLINE void decode_parts(const uint8_t* block, const SuperScales& scales, float* out) {
+  if constexpr (kPart < 8) {
+    V16 lo;
+    V16 hi;
+    Kind::template load32<kPart>(block, scales, lo, hi);
+    store16(lo, out + 32 * kPart);
+    store16(hi, out + 32 * kPart + 16);
+    decode_parts<Kind, kPart + 1>(block, scales, out);
+  }
+}
+
 template <class Kind>
 void decode(const uint8_t* weights, size_t stride, int64_t n_weights, int64_t k, float* out) {
-  constexpr int kParts = static_cast<int>(Kind::kElements / 32);
   const int64_t k_padded = padded(k);
   for (int64_t o = 0; o < n_weights; ++o, weights += stride, out += k_padded) {
     const uint8_t* w = weights;
     int64_t i = 0;
     for (; i + Kind::kElements <= k; i += Kind::kElements, w += Kind::kBytes) {
-      for (int s = 0; s < kParts; ++s) {
-        decode_block<Kind>(w, s, out + i + 32 * s);
+      if constexpr (kIsSuper<Kind>) {
+        SuperScales scales;
+        Kind::unpack(w, scales);
+        decode_parts<Kind, 0>(w, scales, out + i);
+      } else {
+        decode_block<Kind>(w, out + i);
       }
     }
-    if (i < k) {
-      uint8_t tail[Kind::kBytes];
-      copy_tail<Kind>(w, k - i, tail);
-      decode_block<Kind>(tail, 0, out + i);
+    if constexpr (!kIsSuper<Kind>) {
+      if (i < k) {
+        uint8_t tail[Kind::kBytes];
+        copy_tail<Kind>(w, k - i, tail);
+        decode_block<Kind>(tail, out + i);
+      }
     }
   }
 }

@@ -1,8 +1,9 @@
 // Decoding of weights in registers, 32 elements at a time, to exactly the floats that row_to_float
 // gives: products and sums are rounded one by one, never fused.
 //
-// Each kind: kElements and kBytes of a block, and load32(block, s, lo, hi), which decodes the
-// elements [32 s, 32 s + 32) of a block.
+// Each kind has the kElements and kBytes of a block. Kinds of 32 elements: load32(block, lo, hi).
+// Super-blocks of 256: unpack(block, scales) once, then load32<s>(block, scales, lo, hi) decodes
+// the elements [32 s, 32 s + 32).
 //
 // Per-ISA code: included once for each target of foreach_target.h.
 #if defined(LOGITLAB_BACKEND_CPU_WEIGHTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -129,7 +130,7 @@ struct F32Weights {
   static HWY_INLINE V at(const uint8_t* p) {
     return hn::BitCast(D(), hn::LoadU(hn::Repartition<uint8_t, D>(), p));
   }
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     for (int i = 0; i < kVecs; ++i) {
       lo.v[i] = at(p + 4 * kLanes * i);
       hi.v[i] = at(p + 64 + 4 * kLanes * i);
@@ -144,7 +145,7 @@ HWY_INLINE hn::Vec<DU16> load_halves(const uint8_t* p) {
 struct F16Weights {
   static constexpr int64_t kElements = 32;
   static constexpr size_t kBytes = 64;
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     for (int i = 0; i < kVecs; ++i) {
       lo.v[i] = half_to_float(load_halves(p + 2 * kLanes * i));
       hi.v[i] = half_to_float(load_halves(p + 32 + 2 * kLanes * i));
@@ -158,7 +159,7 @@ struct BF16Weights {
   static HWY_INLINE V at(const uint8_t* p) {
     return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(DU32(), load_halves(p))));
   }
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     for (int i = 0; i < kVecs; ++i) {
       lo.v[i] = at(p + 2 * kLanes * i);
       hi.v[i] = at(p + 32 + 2 * kLanes * i);
@@ -173,7 +174,7 @@ struct Q8_0Weights {
     const auto bytes = hn::BitCast(DI8(), hn::LoadU(DU8(), p));
     return hn::Mul(scale, to_float(hn::PromoteTo(DI32(), bytes)));
   }
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     const V scale = broadcast_half(p);
     for (int i = 0; i < kVecs; ++i) {
       lo.v[i] = at(scale, p + 2 + kLanes * i);
@@ -185,7 +186,7 @@ struct Q8_0Weights {
 struct Q4_0Weights {
   static constexpr int64_t kElements = 32;
   static constexpr size_t kBytes = 18;
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     nibbles16(p + 2, Scaled{broadcast_half(p), hn::Set(D(), -8.0F)}, lo, hi);
   }
 };
@@ -193,7 +194,7 @@ struct Q4_0Weights {
 struct Q4_1Weights {
   static constexpr int64_t kElements = 32;
   static constexpr size_t kBytes = 20;
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     nibbles16(p + 4, ScaledPlus{broadcast_half(p), broadcast_half(p + 2)}, lo, hi);
   }
 };
@@ -223,7 +224,7 @@ HWY_INLINE void nibbles16_with_bits(const uint8_t* p, uint32_t high, const Value
 struct Q5_0Weights {
   static constexpr int64_t kElements = 32;
   static constexpr size_t kBytes = 22;
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     nibbles16_with_bits(p + 6, load_u32(p + 2), Scaled{broadcast_half(p), hn::Set(D(), -16.0F)}, lo,
                         hi);
   }
@@ -232,62 +233,108 @@ struct Q5_0Weights {
 struct Q5_1Weights {
   static constexpr int64_t kElements = 32;
   static constexpr size_t kBytes = 24;
-  static HWY_INLINE void load32(const uint8_t* p, int /*s*/, V16& lo, V16& hi) {
+  static HWY_INLINE void load32(const uint8_t* p, V16& lo, V16& hi) {
     nibbles16_with_bits(p + 8, load_u32(p + 4),
                         ScaledPlus{broadcast_half(p), broadcast_half(p + 2)}, lo, hi);
   }
 };
 
-// scale and min of sub-block s of a Q4_K or Q5_K block, whose packed six-bit pairs are at p + 4.
-HWY_INLINE ScaledMinus super_scale(const uint8_t* p, int s) {
-  const uint8_t* packed = p + 4;
-  int scale;
-  int min;
-  if (s < 4) {
-    scale = packed[s] & 63;
-    min = packed[s + 4] & 63;
-  } else {
-    scale = (packed[s + 4] & 15) | (packed[s - 4] >> 6) << 4;
-    min = (packed[s + 4] >> 4) | (packed[s] >> 6) << 4;
+// What a super-block's 32-element parts are scaled with, unpacked once.
+struct SuperScales {
+  alignas(64) float scale[16];
+  alignas(64) float min[8];
+};
+
+using D8 = hn::CappedTag<float, 8>;
+
+// out[i] = factor * byte i of `bytes`. From registers: a vector cannot be loaded soon after it was
+// stored in pieces.
+HWY_INLINE void scale_bytes(uint64_t bytes, hn::Vec<D8> factor, float* out) {
+  const D8 d8;
+  const hn::Rebind<int32_t, D8> di;
+  const hn::Rebind<uint8_t, D8> du;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  const auto all = hn::BitCast(du, hn::Set(hn::CappedTag<uint64_t, 1>(), bytes));
+  hn::Store(hn::Mul(factor, hn::ConvertTo(d8, hn::PromoteTo(di, all))), d8, out);
+#else
+  for (int i = 0; i < 2; ++i) {
+    const auto word = static_cast<uint32_t>(bytes >> (32 * i));
+    const auto four = hn::BitCast(du, hn::Set(hn::CappedTag<uint32_t, 1>(), word));
+    hn::Store(hn::Mul(factor, hn::ConvertTo(d8, hn::PromoteTo(di, four))), d8, out + 4 * i);
   }
-  return ScaledMinus{hn::Mul(broadcast_half(p), hn::Set(D(), static_cast<float>(scale))),
-                     hn::Mul(broadcast_half(p + 2), hn::Set(D(), static_cast<float>(min)))};
+#endif
 }
 
-// The low (s even) or high nibble of 16 bytes.
-HWY_INLINE hn::Vec<DI32> nibble_of(hn::Vec<DI32> bytes, int s) {
-  return (s & 1) == 0 ? hn::And(bytes, hn::Set(DI32(), 15)) : hn::ShiftRight<4>(bytes);
+// Q4_K and Q5_K: eight six-bit scales and minimums, packed in the 12 bytes at p + 4. The lower six
+// bits of the first eight bytes are those of the parts 0 to 3; the others have their lower four
+// bits in the last four bytes and their upper two on top of the first eight.
+HWY_INLINE void unpack_scales(const uint8_t* p, SuperScales& scales) {
+  const D8 d8;
+  const uint64_t a = load_u32(p + 4);
+  const uint64_t b = load_u32(p + 8);
+  const uint64_t c = load_u32(p + 12);
+  const uint64_t high_scales = (c & 0x0F0F0F0FU) | ((a >> 2) & 0x30303030U);
+  const uint64_t high_mins = ((c >> 4) & 0x0F0F0F0FU) | ((b >> 2) & 0x30303030U);
+  scale_bytes((a & 0x3F3F3F3FU) | high_scales << 32, hn::Set(d8, half_at(p)), scales.scale);
+  scale_bytes((b & 0x3F3F3F3FU) | high_mins << 32, hn::Set(d8, half_at(p + 2)), scales.min);
+}
+
+// The low (kPart even) or high nibble of 16 bytes.
+template <int kPart>
+HWY_INLINE hn::Vec<DI32> nibble_of(hn::Vec<DI32> bytes) {
+  if constexpr (kPart % 2 == 0) {
+    return hn::And(bytes, hn::Set(DI32(), 15));
+  } else {
+    return hn::ShiftRight<4>(bytes);
+  }
+}
+
+template <int kPart>
+HWY_INLINE ScaledMinus value_of(const SuperScales& scales) {
+  return ScaledMinus{hn::Set(D(), scales.scale[kPart]), hn::Set(D(), scales.min[kPart])};
 }
 
 struct Q4_KWeights {
   static constexpr int64_t kElements = 256;
   static constexpr size_t kBytes = 144;
-  static HWY_INLINE void load32(const uint8_t* p, int s, V16& lo, V16& hi) {
-    const ScaledMinus value = super_scale(p, s);
-    const uint8_t* qs = p + 16 + 32 * (s / 2);
+  static HWY_INLINE void unpack(const uint8_t* p, SuperScales& scales) { unpack_scales(p, scales); }
+  template <int kPart>
+  static HWY_INLINE void load32(const uint8_t* p, const SuperScales& scales, V16& lo, V16& hi) {
+    const ScaledMinus value = value_of<kPart>(scales);
+    const uint8_t* qs = p + 16 + 32 * (kPart / 2);
+#if HWY_TARGET == HWY_AVX3
+    const V table = value(lane_numbers());
+    lo.v[0] =
+        hn::TableLookupLanes(table, hn::IndicesFromVec(D(), nibble_of<kPart>(bytes_at(qs, 0))));
+    hi.v[0] = hn::TableLookupLanes(table,
+                                   hn::IndicesFromVec(D(), nibble_of<kPart>(bytes_at(qs + 16, 0))));
+#else
     for (int i = 0; i < kVecs; ++i) {
-      lo.v[i] = value(to_float(nibble_of(bytes_at(qs, i), s)));
-      hi.v[i] = value(to_float(nibble_of(bytes_at(qs + 16, i), s)));
+      lo.v[i] = value(to_float(nibble_of<kPart>(bytes_at(qs, i))));
+      hi.v[i] = value(to_float(nibble_of<kPart>(bytes_at(qs + 16, i))));
     }
+#endif
   }
 };
 
 struct Q5_KWeights {
   static constexpr int64_t kElements = 256;
   static constexpr size_t kBytes = 176;
-  static HWY_INLINE V at(const ScaledMinus& value, const uint8_t* qs, const uint8_t* qh, int s,
-                         int i) {
+  static HWY_INLINE void unpack(const uint8_t* p, SuperScales& scales) { unpack_scales(p, scales); }
+  template <int kPart>
+  static HWY_INLINE V at(const ScaledMinus& value, const uint8_t* qs, const uint8_t* qh, int i) {
     const DI32 di;
-    const auto has_bit = hn::TestBit(bytes_at(qh, i), hn::Set(di, 1 << s));
+    const auto has_bit = hn::TestBit(bytes_at(qh, i), hn::Set(di, 1 << kPart));
     const auto fifth = hn::IfThenElseZero(has_bit, hn::Set(di, 16));
-    return value(to_float(hn::Or(nibble_of(bytes_at(qs, i), s), fifth)));
+    return value(to_float(hn::Or(nibble_of<kPart>(bytes_at(qs, i)), fifth)));
   }
-  static HWY_INLINE void load32(const uint8_t* p, int s, V16& lo, V16& hi) {
-    const ScaledMinus value = super_scale(p, s);
-    const uint8_t* qs = p + 48 + 32 * (s / 2);
+  template <int kPart>
+  static HWY_INLINE void load32(const uint8_t* p, const SuperScales& scales, V16& lo, V16& hi) {
+    const ScaledMinus value = value_of<kPart>(scales);
+    const uint8_t* qs = p + 48 + 32 * (kPart / 2);
     for (int i = 0; i < kVecs; ++i) {
-      lo.v[i] = at(value, qs, p + 16, s, i);
-      hi.v[i] = at(value, qs + 16, p + 32, s, i);
+      lo.v[i] = at<kPart>(value, qs, p + 16, i);
+      hi.v[i] = at<kPart>(value, qs + 16, p + 32, i);
     }
   }
 };
@@ -295,26 +342,31 @@ struct Q5_KWeights {
 struct Q6_KWeights {
   static constexpr int64_t kElements = 256;
   static constexpr size_t kBytes = 210;
-  static HWY_INLINE V at(const Scaled& value, const uint8_t* ql, const uint8_t* qh, int k, int i) {
-    const DI32 di;
-    const auto low = nibble_of(bytes_at(ql, i), k / 2);
-    const auto high = hn::And(hn::ShiftRightSame(bytes_at(qh, i), 2 * k), hn::Set(di, 3));
+  // Sixteen signed scales.
+  static HWY_INLINE void unpack(const uint8_t* p, SuperScales& scales) {
+    const V d = broadcast_half(p + 208);
+    for (int i = 0; i < kVecs; ++i) {
+      const auto bytes = hn::BitCast(DI8(), hn::LoadU(DU8(), p + 192 + kLanes * i));
+      hn::Store(hn::Mul(d, to_float(hn::PromoteTo(DI32(), bytes))), D(), scales.scale + kLanes * i);
+    }
+  }
+  template <int kPart>
+  static HWY_INLINE V at(const Scaled& value, const uint8_t* ql, const uint8_t* qh, int i) {
+    const auto low = nibble_of<kPart % 4 / 2>(bytes_at(ql, i));
+    const auto high = hn::And(hn::ShiftRight<kPart % 4 * 2>(bytes_at(qh, i)), hn::Set(DI32(), 3));
     return value(to_float(hn::Or(low, hn::ShiftLeft<4>(high))));
   }
-  static HWY_INLINE Scaled scale_at(const uint8_t* p, int group) {
-    const auto scale = static_cast<float>(static_cast<int8_t>(p[192 + group]));
-    return Scaled{hn::Mul(broadcast_half(p + 208), hn::Set(D(), scale)), hn::Set(D(), -32.0F)};
-  }
-  static HWY_INLINE void load32(const uint8_t* p, int s, V16& lo, V16& hi) {
-    const int half = s / 4;  // of 128 elements
-    const int k = s % 4;
-    const uint8_t* ql = p + 64 * half + 32 * (k & 1);
-    const uint8_t* qh = p + 128 + 32 * half;
-    const Scaled value_lo = scale_at(p, 2 * s);
-    const Scaled value_hi = scale_at(p, 2 * s + 1);
+  template <int kPart>
+  static HWY_INLINE void load32(const uint8_t* p, const SuperScales& scales, V16& lo, V16& hi) {
+    constexpr int kHalf = kPart / 4;  // of 128 elements
+    const uint8_t* ql = p + 64 * kHalf + 32 * (kPart & 1);
+    const uint8_t* qh = p + 128 + 32 * kHalf;
+    const V offset = hn::Set(D(), -32.0F);
+    const Scaled value_lo{hn::Set(D(), scales.scale[2 * kPart]), offset};
+    const Scaled value_hi{hn::Set(D(), scales.scale[2 * kPart + 1]), offset};
     for (int i = 0; i < kVecs; ++i) {
-      lo.v[i] = at(value_lo, ql, qh, k, i);
-      hi.v[i] = at(value_hi, ql + 16, qh + 16, k, i);
+      lo.v[i] = at<kPart>(value_lo, ql, qh, i);
+      hi.v[i] = at<kPart>(value_hi, ql + 16, qh + 16, i);
     }
   }
 };

@@ -23,24 +23,50 @@ void cpu_relax() {
 // than what a shared machine would notice.
 constexpr int kSpins = 2000;
 
+// The state of the pool in one word, so that a worker joins a job in one step or not at all: how
+// many workers are inside the job, whether it still takes workers, and its number.
+constexpr uint64_t kOneWorker = 1;
+constexpr uint64_t kWorkers = (uint64_t{1} << 15) - 1;
+constexpr uint64_t kOpen = uint64_t{1} << 15;
+constexpr int kNumberShift = 16;
+
+constexpr uint64_t number_of(uint64_t state) {
+  return state >> kNumberShift;
+}
+
 }  // namespace
 
 struct ThreadPool::Shared {
   std::mutex mutex;
   std::condition_variable wake;
-  // A job is published by raising `generation`; the fields below belong to that job.
-  std::atomic<uint64_t> generation{0};
+  std::atomic<uint64_t> state{0};
   std::atomic<bool> stopping{false};
+  // The job. Written while no worker is inside and the job is not open.
   const std::function<void(int64_t, int)>* task = nullptr;
   int64_t n_tasks = 0;
   std::atomic<int64_t> next{0};
-  std::atomic<int> n_working{0};
   std::atomic<int> n_sleeping{0};
   std::vector<std::thread> threads;
+
+  [[nodiscard]] bool has_work(uint64_t last_number) const {
+    const uint64_t now = state.load(std::memory_order_seq_cst);
+    return ((now & kOpen) != 0 && number_of(now) != last_number) ||
+           stopping.load(std::memory_order_seq_cst);
+  }
+
+  void run_tasks(int thread) {
+    while (true) {
+      const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+      if (index >= n_tasks) {
+        return;
+      }
+      (*task)(index, thread);
+    }
+  }
 };
 
 ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads), shared_(std::make_unique<Shared>()) {
-  CHECK(n_threads >= 1) << n_threads;
+  CHECK(n_threads >= 1 && n_threads < static_cast<int>(kWorkers)) << n_threads;
   for (int i = 1; i < n_threads; ++i) {
     shared_->threads.emplace_back([this, i] { worker(i); });
   }
@@ -50,7 +76,6 @@ ThreadPool::~ThreadPool() {
   {
     const std::lock_guard<std::mutex> lock(shared_->mutex);
     shared_->stopping.store(true);
-    shared_->generation.fetch_add(1);
   }
   shared_->wake.notify_all();
   for (std::thread& thread : shared_->threads) {
@@ -60,31 +85,28 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::worker(int thread) {
   Shared& shared = *shared_;
-  uint64_t seen = 0;
+  uint64_t last_number = 0;
   while (true) {
-    int spins = 0;
-    while (shared.generation.load(std::memory_order_acquire) == seen && spins < kSpins) {
+    for (int spins = 0; spins < kSpins && !shared.has_work(last_number); ++spins) {
       cpu_relax();
-      ++spins;
     }
-    if (shared.generation.load(std::memory_order_acquire) == seen) {
+    if (!shared.has_work(last_number)) {
       std::unique_lock<std::mutex> lock(shared.mutex);
       shared.n_sleeping.fetch_add(1);
-      shared.wake.wait(lock, [&] { return shared.generation.load() != seen; });
+      shared.wake.wait(lock, [&] { return shared.has_work(last_number); });
       shared.n_sleeping.fetch_sub(1);
     }
-    seen = shared.generation.load(std::memory_order_acquire);
     if (shared.stopping.load()) {
       return;
     }
-    while (true) {
-      const int64_t index = shared.next.fetch_add(1, std::memory_order_relaxed);
-      if (index >= shared.n_tasks) {
-        break;
-      }
-      (*shared.task)(index, thread);
+    uint64_t state = shared.state.load(std::memory_order_acquire);
+    if ((state & kOpen) == 0 || !shared.state.compare_exchange_strong(state, state + kOneWorker,
+                                                                      std::memory_order_acq_rel)) {
+      continue;
     }
-    shared.n_working.fetch_sub(1, std::memory_order_release);
+    last_number = number_of(state);
+    shared.run_tasks(thread);
+    shared.state.fetch_sub(kOneWorker, std::memory_order_release);
   }
 }
 
@@ -99,22 +121,18 @@ void ThreadPool::parallel_for(int64_t n_tasks, const std::function<void(int64_t,
   shared.task = &task;
   shared.n_tasks = n_tasks;
   shared.next.store(0, std::memory_order_relaxed);
-  shared.n_working.store(n_threads_ - 1, std::memory_order_relaxed);
-  shared.generation.fetch_add(1, std::memory_order_seq_cst);
+  const uint64_t number = number_of(shared.state.load(std::memory_order_relaxed)) + 1;
+  shared.state.store(number << kNumberShift | kOpen, std::memory_order_seq_cst);
   if (shared.n_sleeping.load(std::memory_order_seq_cst) > 0) {
-    // Taking the lock orders this wake-up after a sleeper's check of `generation`.
+    // Taking the lock orders this wake-up after a sleeper's check of the state.
     { const std::lock_guard<std::mutex> lock(shared.mutex); }
     shared.wake.notify_all();
   }
-  while (true) {
-    const int64_t index = shared.next.fetch_add(1, std::memory_order_relaxed);
-    if (index >= n_tasks) {
-      break;
-    }
-    task(index, 0);
-  }
+  shared.run_tasks(0);
+  // Nothing is left to hand out: a worker that is still asleep or not scheduled is not waited for.
+  shared.state.fetch_and(~kOpen, std::memory_order_acq_rel);
   int spins = 0;
-  while (shared.n_working.load(std::memory_order_acquire) != 0) {
+  while ((shared.state.load(std::memory_order_acquire) & kWorkers) != 0) {
     if (++spins < kSpins) {
       cpu_relax();
     } else {

@@ -155,7 +155,7 @@ ctest_run() {
 }
 
 fuzz_targets() {
-  find "$ROOT/build/fuzz/tests/fuzz" -maxdepth 1 -type f -perm -u+x -name '*fuzz*' | sort
+  find "$ROOT/build/fuzz/tests/fuzz" -maxdepth 1 -type f -perm -u+x -name 'fuzz_*' ! -name '*_test' | sort
 }
 
 # fuzz_run SECONDS: each target in turn, from the seeds beside its source and what was found before.
@@ -223,7 +223,7 @@ test_all() {
   after 'build dev' 'tests dev' ctest_run dev -LE oracle
   step 'build asan' build asan
   after 'build asan' 'tests asan' ctest_run asan "${asan_labels[@]}"
-  step 'build fuzz' build fuzz
+  step 'build fuzz' build fuzz --target fuzz_targets
   after 'build fuzz' "fuzz, $fuzz_seconds s a target" fuzz_run "$fuzz_seconds"
   summary
 }
@@ -295,7 +295,7 @@ run_fuzz() {
   use_own_caches
   ensure "$BUILD_NEEDS$FUZZ_NEEDS"
   STEPS=2
-  step 'build fuzz' build fuzz
+  step 'build fuzz' build fuzz --target fuzz_targets
   after 'build fuzz' "fuzz, $seconds s a target" fuzz_run "$seconds"
   summary
 }

@@ -1,28 +1,10 @@
 #include "nearest_name.h"
 
 #include <algorithm>
-#include <numeric>
+
+#include "base/edit_distance.h"
 
 namespace logitlab {
-namespace {
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
-    }
-  }
-  return row.back();
-}
-
-}  // namespace
-
 std::string nearest_name(std::string_view wrong, const std::vector<std::string>& names) {
   constexpr size_t kLongest = 64;  // the distance takes time and room by length
   if (wrong.size() < 2 || wrong.size() > kLongest) {

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/edit_distance.h"
 #include "base/env.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -113,7 +114,7 @@ TEST(File, ReadsMapsAndRefuses) {
   const auto path = folder.path() / "x";
   ASSERT_TRUE(write_file_atomically(path, "hello"));
   EXPECT_EQ(read_text_file(path, 100).value(), "hello");
-  EXPECT_EQ(read_text_file(path, 4).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(read_text_file(path, 4).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(read_text_file(folder.path(), 4).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(read_text_file(folder.path() / "y", 4).error().code, ErrorCode::kNotFound);
   auto mapped = MappedFile::open(path);
@@ -124,6 +125,13 @@ TEST(File, ReadsMapsAndRefuses) {
   ASSERT_TRUE(write_file_atomically(folder.path() / "empty", ""));
   EXPECT_EQ(MappedFile::open(folder.path() / "empty")->bytes().size(), 0U);
   EXPECT_EQ(MappedFile::open(folder.path()).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(EditDistance, CountsInsertedDeletedAndReplacedBytes) {
+  EXPECT_EQ(edit_distance("", ""), 0U);
+  EXPECT_EQ(edit_distance("abc", ""), 3U);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3U);
+  EXPECT_EQ(edit_distance("top_k", "topk"), 1U);
 }
 
 TEST(Philox, MatchesTheAuthorsKnownAnswers) {

@@ -63,8 +63,8 @@ Result<std::string> read_text_file(const std::filesystem::path& path, size_t max
     return tl::unexpected<Error>(std::move(size).error());
   }
   if (*size > max_bytes) {
-    return fail(ErrorCode::kResourceExhausted, "{}: {} bytes, want at most {}", path.string(),
-                *size, max_bytes);
+    return fail(ErrorCode::kInvalidArgument, "{}: {} bytes, want at most {}", path.string(), *size,
+                max_bytes);
   }
   std::string text(*size, '\0');
   size_t done = 0;

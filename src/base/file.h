@@ -12,7 +12,7 @@
 namespace logitlab {
 
 // The text of a regular file of at most `max_bytes`. kNotFound, kInvalidArgument (a directory, a
-// device), kResourceExhausted (larger than max_bytes).
+// device, more than max_bytes).
 [[nodiscard]] Result<std::string> read_text_file(const std::filesystem::path& path,
                                                  size_t max_bytes);
 

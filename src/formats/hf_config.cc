@@ -161,7 +161,7 @@ Result<std::optional<std::vector<T>>> get_list(const Json& object, std::string_v
 
 Result<Json> parse_config(std::string_view text, std::string_view where) {
   if (key_comparisons(text) > kMaxKeyComparisons) {
-    return fail(ErrorCode::kResourceExhausted,
+    return fail(ErrorCode::kInvalidArgument,
                 "{}: an object has more keys than is sane, want at most about 20000", where);
   }
   ASSIGN_OR_RETURN(Json value, parse_json(text, where, {.allow_python_numbers = true}));

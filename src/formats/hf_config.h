@@ -21,7 +21,7 @@ inline constexpr size_t kMaxConfigBytes = size_t{4} << 20;
 // numbers in the result. kInvalidArgument (not JSON, not an object, more than 20000 keys).
 [[nodiscard]] Result<Json> parse_config(std::string_view text, std::string_view where);
 
-// parse_config on <folder>/config.json. kNotFound, kResourceExhausted (larger than the limit).
+// parse_config on <folder>/config.json. kNotFound, kInvalidArgument (larger than the limit).
 [[nodiscard]] Result<Json> read_config(const std::filesystem::path& folder);
 
 // <folder>/generation_config.json; an empty object when there is none.

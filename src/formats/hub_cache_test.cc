@@ -271,7 +271,7 @@ TEST(ModelSource, RefusesWhatCannotNameAModel) {
   refused("absent.gguf", ErrorCode::kNotFound, {"no such file or folder"});
   refused("org/name", ErrorCode::kNotFound, {"models--org--name", folder.path().string()});
   refused("org name", ErrorCode::kInvalidArgument, {"does not hold ' '", ".gguf file"});
-  refused("../../etc", ErrorCode::kNotFound, {"no such file"});
+  refused("../../no-such-folder", ErrorCode::kNotFound, {"no such file"});
   refused(folder.write("x.gguf", "not one").string(), ErrorCode::kInvalidArgument,
           {"starts with 'not ', want a GGUF file"});
   refused(folder.write("x.safetensors", "12345678").string(), ErrorCode::kInvalidArgument,

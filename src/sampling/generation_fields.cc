@@ -4,10 +4,10 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/edit_distance.h"
 
 namespace logitlab {
 namespace {
@@ -132,21 +132,6 @@ std::string list_names() {
     fmt::format_to(std::back_inserter(names), "{}{}", names.empty() ? "" : ", ", field.name);
   }
   return names;
-}
-
-int64_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i) + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int64_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
 }
 
 // A member pointer's optional, so that a visitor can name its value type.
@@ -308,9 +293,9 @@ void set_field_value(GenerationConfig* config, const GenerationField& field,
 Error unknown_field_error(std::string_view where, std::string_view field_name) {
   const GenerationField* nearest = nullptr;
   // Two slips at most: beyond that a guess is noise.
-  int64_t nearest_distance = 3;
+  size_t nearest_distance = 3;
   for (const GenerationField& field : generation_fields()) {
-    const int64_t distance = edit_distance(field.name, field_name);
+    const size_t distance = edit_distance(field.name, field_name);
     if (distance < nearest_distance) {
       nearest = &field;
       nearest_distance = distance;

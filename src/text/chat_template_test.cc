@@ -109,6 +109,8 @@ TEST(ChatTemplate, WhatATemplateMayNotDo) {
   EXPECT_NE(error_of(render("{% do messages %}")).find("unknown tag 'do'"), std::string::npos);
   EXPECT_NE(error_of(render("{{ messages.append(1) }}")).find("append"), std::string::npos);
   EXPECT_EQ(error_of(render("a\n{{ raise_exception('bad luck') }}")), "test: line 2: bad luck");
+  EXPECT_EQ(error_of(render("{{ raise_exception('a\n\x1b[2Jb') }}")),
+            "test: line 1: a\\n\\x1b[2Jb");
   EXPECT_FALSE(render("{% include 'x' %}").has_value());
   EXPECT_EQ(render("[{{ messages.__class__ }}]"), "[]");
 }
@@ -120,7 +122,7 @@ TEST(ChatTemplate, SyntaxErrorsNameTemplateAndLine) {
   const Status status = (*made)->check();
   ASSERT_FALSE(status.has_value());
   EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(status.error().message.rfind("f.json \"tool_use\": line 2: syntax error", 0), 0U)
+  EXPECT_EQ(status.error().message.rfind("f.json \"tool_use\": line 2: cannot be parsed", 0), 0U)
       << status.error().message;
   ChatRequest request;
   request.messages = &kHi;

@@ -1,5 +1,7 @@
 #include "text/rust_strings.h"
 
+#include "base/utf8.h"
+
 namespace logitlab {
 
 std::string take_string(LogitlabTextString value) {
@@ -9,7 +11,8 @@ std::string take_string(LogitlabTextString value) {
 }
 
 tl::unexpected<Error> take_error(int32_t status, LogitlabTextError error, std::string_view where) {
-  const std::string message = take_string(error.message);
+  // A template or a tokenizer.json may have put anything into it.
+  const std::string message = printable(take_string(error.message));
   ErrorCode code = ErrorCode::kInternal;
   // A limit is there for templates that do not end: the input is wrong, not the machine too small.
   if (status == kLogitlabTextInvalid || status == kLogitlabTextRaised ||

@@ -144,7 +144,7 @@ fn rewrite_percent(expression: &str, depth: usize) -> Option<String> {
 fn rewrite_expression(source: &str, expression: &str, at: usize) -> Result<String, Failure> {
     rewrite_percent(expression, 0).ok_or_else(|| Failure {
         code: Code::Invalid,
-        message: format!("syntax error: '%' nested more than {MAX_PERCENT_DEPTH} deep"),
+        message: format!("cannot be parsed: '%' nested more than {MAX_PERCENT_DEPTH} deep"),
         line: line_of(source, at),
     })
 }
@@ -200,7 +200,7 @@ fn rewrite_block(source: &str, inner: &str, at: usize, out: &mut String) -> Resu
         "do" => {
             return Err(Failure {
                 code: Code::Invalid,
-                message: "syntax error: unknown tag 'do'".to_string(),
+                message: "cannot be parsed: unknown tag 'do'".to_string(),
                 line: line_of(source, at),
             })
         }

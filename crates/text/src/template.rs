@@ -170,9 +170,13 @@ fn failure_of(error: &Error, limits: Option<&RenderLimits>) -> Failure {
         }
         cause = current.source();
     }
+    let kind = match innermost.kind() {
+        ErrorKind::SyntaxError => "cannot be parsed".to_string(),
+        kind => kind.to_string(),
+    };
     let message = match innermost.detail() {
-        Some(detail) => format!("{}: {detail}", innermost.kind()),
-        None => innermost.kind().to_string(),
+        Some(detail) => format!("{kind}: {detail}"),
+        None => kind,
     };
     Failure { code: Code::Invalid, message, line }
 }

@@ -96,23 +96,27 @@ def all_logits(model, ids):
         return model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
 
 
+def relative_gaps(logits):
+    """Lead of the best logit over the second, divided by the largest |logit|; last axis gone."""
+    best = torch.topk(logits, 2, dim=-1).values
+    return (best[..., 0] - best[..., 1]) / logits.abs().amax(dim=-1)
+
+
 def greedy(model, prompts, n_new=N_NEW, eos=None):
     """Greedy continuations of prompts of one length, by transformers' generate. Returns
-    [(continuation, gap)]. eos None: none."""
+    [(continuation, relative gap of every step)]. eos None: none."""
     ids = torch.tensor(prompts)
     model.generation_config.eos_token_id = eos
     with torch.no_grad():
         out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
                              max_new_tokens=n_new, pad_token_id=0, eos_token_id=eos,
                              return_dict_in_generate=True, output_logits=True)
-    logits = torch.stack(out.logits, dim=1).float()  # [prompts, steps, vocabulary]
-    best = torch.topk(logits, 2, dim=-1).values
-    gaps = (best[..., 0] - best[..., 1]) / logits.abs().amax(dim=-1)
+    gaps = relative_gaps(torch.stack(out.logits, dim=1).float()).tolist()
     results = []
     for row, sequence in enumerate(out.sequences[:, ids.shape[1]:].tolist()):
         if eos is not None and eos in sequence:
             sequence = sequence[:sequence.index(eos) + 1]
-        results.append((sequence, float(gaps[row, :len(sequence)].min())))
+        results.append((sequence, gaps[row][:len(sequence)]))
     return results
 
 
@@ -172,8 +176,9 @@ def record_tiny(name, model, folder):
         recording.add(ids, all_logits(model, ids), columns)
     entries, n_tried, distinct = [], 0, []
     for prompts in greedy_prompts(rng, 16, vocab_size):
-        for prompt, (ids, gap) in zip(prompts, greedy(model, prompts, eos=tiny.EOS)):
+        for prompt, (ids, gaps) in zip(prompts, greedy(model, prompts, eos=tiny.EOS)):
             n_tried += 1
+            gap = min(gaps)
             if gap >= MIN_GAP and len(ids) == N_NEW:
                 entries.append({"prompt": prompt, "continuation": ids, "gap": round(gap, 5)})
                 distinct.append(len(set(ids)))
@@ -233,7 +238,8 @@ def record_default(path, folder):
     # No end token: every continuation has its 64 ids.
     for text in DEFAULT_GREEDY_TEXTS:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        (continuation, gap), = greedy(model, [ids])
+        (continuation, gaps), = greedy(model, [ids])
+        gap = min(gaps)
         print(f"{gap:.5f} {len(continuation)} {text!r}: {tokenizer.decode(continuation)[:60]!r}",
               flush=True)
         if gap >= MIN_GAP:

@@ -16,7 +16,7 @@ void TemplateOptions::declare(CLI::App& app) {
   app.add_option("--think", think,
                  "on or off sets the template's enable_thinking, auto leaves it to the template. "
                  "Acts where the template knows the word. Default: auto.")
-      ->type_name("WHEN")
+      ->type_name("on|off|auto")
       ->check(CLI::IsMember({"on", "off", "auto"}))
       ->group("Chat template");
   app.add_option("--template-var", variables,

@@ -100,6 +100,9 @@ void Chat::print_banner() {
                                    "Ctrl-D leaves.",
                                    short_name(engine_.source()), machine_line(engine_)),
                        columns, "", ""));
+  for (const std::string& setting : engine_.ignored_defaults()) {
+    say("note: " + not_applied(setting), Style::kWarn);
+  }
 }
 
 void Chat::print_help() {

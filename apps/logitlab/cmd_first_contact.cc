@@ -41,8 +41,14 @@ Result<RenderedPrompt> make_prompt(const Engine& engine) {
 }
 
 void print_heading(Terminal* terminal, std::string_view title, std::string_view detail) {
-  const std::string text = detail.empty() ? "" : " " + terminal->paint(Style::kDim, detail);
-  terminal->print("\n" + terminal->paint(Style::kHeading, title) + text + "\n");
+  terminal->print("\n" + terminal->paint(Style::kHeading, title));
+  // Beside the title where there is room.
+  const bool fits = title.size() + 1 + detail.size() <= static_cast<size_t>(terminal->columns());
+  if (!detail.empty()) {
+    terminal->print(fits ? " " : "\n");
+    terminal->print(terminal->paint(Style::kDim, detail));
+  }
+  terminal->print("\n");
 }
 
 void print_before(Terminal* terminal, const Engine& engine, const RenderedPrompt& prompt) {
@@ -69,8 +75,7 @@ void print_before(Terminal* terminal, const Engine& engine, const RenderedPrompt
 void print_after(Terminal* terminal, const Engine& engine, const Answer& answer) {
   const auto columns = static_cast<size_t>(terminal->columns());
   terminal->print(answer.text.empty() || answer.text.back() != '\n' ? "\n\n" : "\n");
-  terminal->print(terminal->paint(Style::kGood,
-                                  wrap_with_prefix(receipt_line(answer.result), columns, "", "")));
+  terminal->print(terminal->paint(Style::kGood, receipt_line(answer.result)) + "\n");
   if (!answer.steps.empty()) {
     print_heading(terminal, "What else the first word could have been", "");
     Table table({{"id", Align::kRight}, {"probability", Align::kRight}, {"text", Align::kLeft}});

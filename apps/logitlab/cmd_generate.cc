@@ -175,8 +175,11 @@ Result<int> run_generate(const GenerateCommandOptions& options, Invocation& invo
 
   const EffectiveConfig effective = merge_generation_config(config, engine->defaults());
   RETURN_IF_ERROR(validate_generation_config(effective.config));
-  const std::vector<std::string> warnings =
+  std::vector<std::string> warnings =
       generation_warnings(effective, engine->model().config().vocab_size);
+  for (const std::string& setting : engine->ignored_defaults()) {
+    warnings.push_back(not_applied(setting));
+  }
   Terminal& terminal = invocation.terminal;
   for (const std::string& warning : warnings) {
     terminal.note(terminal.paint_note(Style::kWarn, "note: " + warning) + "\n");

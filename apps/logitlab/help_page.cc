@@ -34,7 +34,8 @@ std::string flag_text(const CLI::Option& option) {
       add("--" + name);
     }
   }
-  const std::string type = option.get_type_name();
+  // CLI11 appends what a check accepts (":INT in [0 - 9]"); the description says it in words.
+  const std::string type = option.get_type_name().substr(0, option.get_type_name().find(':'));
   return option.get_items_expected_max() == 0 || type.empty() ? names : names + " " + type;
 }
 
@@ -80,7 +81,7 @@ std::string overview_page(const Terminal& terminal) {
       "130 stopped by the user.",
       columns, "", "");
   out += heading(terminal, "Start here");
-  out += "  logitlab first-contact\n";
+  out += wrap_with_prefix("logitlab first-contact", columns, "  ", "    ");
   return out;
 }
 
@@ -98,8 +99,10 @@ std::string command_page(const Terminal& terminal, const Command& command, const
   out += wrap_with_prefix(command.description, columns, "", "");
   out += heading(terminal, "Examples");
   for (const Example& example : command.examples) {
-    out += wrap_with_prefix(fmt::format("logitlab {}", example.command), columns, "  ", "      ");
-    out += wrap_with_prefix(example.meaning, columns, "      ", "      ");
+    const std::string line =
+        wrap_with_prefix(fmt::format("logitlab {}", example.command), columns, "  ", "        ");
+    out += terminal.paint(Style::kAccent, line);
+    out += terminal.paint(Style::kDim, wrap_with_prefix(example.meaning, columns, "    ", "    "));
   }
   size_t name_width = 0;
   for (const CLI::Option* option : app.get_options()) {

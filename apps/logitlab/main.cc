@@ -64,7 +64,8 @@ Error usage_error(const Command& command, const std::string& found) {
 
 // CLI11's complaint in our words.
 Error explain(const CLI::App& app, const Command& command, const CLI::ParseError& error) {
-  const std::vector<std::string> extra = app.remaining();
+  std::vector<std::string> extra = app.remaining();
+  extra.erase(std::remove(extra.begin(), extra.end(), "--"), extra.end());
   if (!extra.empty()) {
     const std::string& word = extra.front();
     if (word.empty() || word.front() != '-') {

@@ -30,11 +30,15 @@ void wrap_line(std::string_view line, size_t width, std::vector<std::string>* ou
     }
     size_t cut = std::max(prefix_of_width(line, room), code_point_bytes(line, 0));
     size_t next = cut;
-    // A space right after the cut is as good as one before it.
-    const size_t space = line.substr(0, cut + 1).rfind(' ');
-    if (space != std::string_view::npos && space > indent && space > 0) {
-      cut = space;
-      next = space + 1;
+    // Two spaces separate the items of a list: the better place. A space right after the cut is as
+    // good as one before it.
+    for (const std::string_view gap : {std::string_view("  "), std::string_view(" ")}) {
+      const size_t space = line.substr(0, cut + gap.size()).rfind(gap);
+      if (space != std::string_view::npos && space > indent && space > 0) {
+        cut = space;
+        next = space + gap.size();
+        break;
+      }
     }
     out->push_back(std::string(prefix) + std::string(line.substr(0, cut)));
     line.remove_prefix(next);
@@ -162,7 +166,7 @@ std::string Table::render_records(const Terminal& terminal, size_t indent) const
       const bool hangs = header.empty() && i > 0;
       const std::string first = margin + (hangs ? "  " : "");
       bool is_first = true;
-      for (const std::string& line : wrap(label + row[i].text, width - first.size())) {
+      for (const std::string& line : wrap(label + row[i].text, width - first.size() - 2)) {
         out += is_first ? first : first + "  ";
         out += terminal.paint(row[i].style, line);
         out += '\n';

@@ -49,7 +49,8 @@ class Usage(CliCase):
         self.refused(2, "doctor", "--color", "mauve")
 
     def test_text_that_looks_like_a_flag(self):
-        document = self.run_json("tokenize", "--model", self.model, "--json", "--", "--json")
+        document = json.loads(
+            self.run_ok("tokenize", "--model", self.model, "--json", "--", "--json"))
         self.assertEqual(bytes(document["ids"]), b"--json")
         self.refused(2, "tokenize", "--model", self.model, "--zz")
 

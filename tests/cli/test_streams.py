@@ -53,8 +53,11 @@ def run_on_terminal(case, arguments, columns=80, typed=b"", **changes):
     """Runs with all three streams on a terminal; its output and exit status."""
     process, descriptor = pty.fork()
     if process == 0:
-        environment = case.environment(**changes)
-        os.execve(case.binary, [case.binary, *map(str, arguments)], environment)
+        try:
+            os.execve(case.binary, [case.binary, *map(str, arguments)],
+                      case.environment(**changes))
+        finally:
+            os._exit(127)
     ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     output = b""
     waiting = typed

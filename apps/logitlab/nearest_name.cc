@@ -5,6 +5,7 @@
 #include "base/edit_distance.h"
 
 namespace logitlab {
+
 std::string nearest_name(std::string_view wrong, const std::vector<std::string>& names) {
   constexpr size_t kLongest = 64;  // the distance takes time and room by length
   if (wrong.size() < 2 || wrong.size() > kLongest) {

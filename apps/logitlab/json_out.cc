@@ -6,15 +6,25 @@
 namespace logitlab {
 namespace {
 
+// An object of plain values that is not longer stays on one line.
+constexpr size_t kShortObject = 90;
+
 bool is_flat(const Json& value) {
   return std::none_of(value.begin(), value.end(),
                       [](const Json& item) { return item.is_structured(); });
 }
 
 void append(std::string* out, const Json& value, size_t indent) {
-  if (!value.is_structured() || value.empty() || (value.is_array() && is_flat(value))) {
+  if (!value.is_structured() || value.empty()) {
     *out += dump_json(value);
     return;
+  }
+  if (is_flat(value)) {
+    const std::string line = dump_json(value);
+    if (value.is_array() || line.size() <= kShortObject) {
+      *out += line;
+      return;
+    }
   }
   const std::string margin(indent + 2, ' ');
   *out += value.is_object() ? "{\n" : "[\n";

@@ -9,8 +9,8 @@
 
 namespace logitlab {
 
-// Indented for people, with arrays of plain values on one line; bytes that are not UTF-8 become
-// U+FFFD, numbers that are not finite become null. Ends with a line break.
+// Indented for people, with arrays and short objects of plain values on one line; bytes that are
+// not UTF-8 become U+FFFD, numbers that are not finite become null. Ends with a line break.
 void print_json(Terminal* terminal, const Json& document);
 
 // {"code": "not_found", "message": ...}

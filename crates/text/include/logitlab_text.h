@@ -18,10 +18,10 @@ extern "C" {
 
 enum LogitlabTextStatus {
   kLogitlabTextOk = 0,
-  kLogitlabTextInvalid = 1,  /* the file, the template or the input is wrong */
-  kLogitlabTextLimit = 2,    /* a limit on steps, output or threads was reached */
-  kLogitlabTextRaised = 3,   /* the template called raise_exception; the message is its own */
-  kLogitlabTextInternal = 4  /* a bug in a library */
+  kLogitlabTextInvalid = 1, /* the file, the template or the input is wrong */
+  kLogitlabTextLimit = 2,   /* a limit on steps, output or threads was reached */
+  kLogitlabTextRaised = 3,  /* the template called raise_exception; the message is its own */
+  kLogitlabTextInternal = 4 /* a bug in a library */
 };
 
 /* Bytes owned by the library. */
@@ -45,17 +45,18 @@ void logitlab_text_ids_free(struct LogitlabTextIds value);
 
 typedef struct LogitlabTextTokenizer LogitlabTextTokenizer;
 
-/* From the content of a tokenizer.json. Its truncation and padding are switched off. `more_tokens` is
- * empty or a JSON list of added tokens to add after it, in order: {content, special, normalized,
+/* From the content of a tokenizer.json. Its truncation and padding are switched off. `more_tokens`
+ * is empty or a JSON list of added tokens to add after it, in order: {content, special, normalized,
  * lstrip, rstrip, single_word, only_if_absent}. */
 int32_t logitlab_text_tokenizer_new(const uint8_t* json, size_t size, const uint8_t* more_tokens,
                                     size_t more_size, LogitlabTextTokenizer** out,
                                     struct LogitlabTextError* error);
 void logitlab_text_tokenizer_free(LogitlabTextTokenizer* tokenizer);
 
-/* A JSON object: added_tokens [{id, content, special, normalized, lstrip, rstrip, single_word}] by id,
- * vocab_size (added tokens counted), base_vocab_size, max_id (null when empty), is_bpe, stream_mode
- * (LogitlabTextStreamMode), strip_left (spaces dropped from the very start of a decoded text). */
+/* A JSON object: added_tokens [{id, content, special, normalized, lstrip, rstrip, single_word}] by
+ * id, vocab_size (added tokens counted), base_vocab_size, max_id (null when empty), is_bpe,
+ * stream_mode (LogitlabTextStreamMode), strip_left (spaces dropped from the very start of a decoded
+ * text). */
 int32_t logitlab_text_tokenizer_describe(const LogitlabTextTokenizer* tokenizer,
                                          struct LogitlabTextString* out,
                                          struct LogitlabTextError* error);
@@ -76,15 +77,15 @@ int32_t logitlab_text_tokenizer_decode(const LogitlabTextTokenizer* tokenizer, c
 /* How a decoder can be run one token at a time. */
 enum LogitlabTextStreamMode {
   kLogitlabTextStreamWindow = 0, /* only by decoding windows of ids */
-  kLogitlabTextStreamBytes = 1,  /* all bytes in a row, then UTF-8 with U+FFFD for what is invalid */
-  kLogitlabTextStreamPieces = 2  /* pieces of text; a run of single bytes is one unit: UTF-8, or one
-                                    U+FFFD a byte when the run as a whole is not UTF-8 */
+  kLogitlabTextStreamBytes = 1, /* all bytes in a row, then UTF-8 with U+FFFD for what is invalid */
+  kLogitlabTextStreamPieces = 2 /* pieces of text; a run of single bytes is one unit: UTF-8, or one
+                                   U+FFFD a byte when the run as a whole is not UTF-8 */
 };
 
 /* The texts of one token. */
 enum LogitlabTextTokenText {
-  kLogitlabTextTokenName = 0,  /* as the vocabulary spells it */
-  kLogitlabTextTokenPiece = 1, /* the bytes that it stands for */
+  kLogitlabTextTokenName = 0,             /* as the vocabulary spells it */
+  kLogitlabTextTokenPiece = 1,            /* the bytes that it stands for */
   kLogitlabTextTokenStream = 2,           /* what it adds in a token-by-token decode */
   kLogitlabTextTokenStreamSkipSpecial = 3 /* the same, special tokens absent */
 };

@@ -123,7 +123,7 @@ check_scripts() {
   local scripts=("$ROOT/lab" "$ROOT/.ci/run") script status=0 line
   while IFS= read -r script; do scripts+=("$script"); done < <(find "$ROOT/tools" -name '*.sh')
   for script in "${scripts[@]}"; do
-    if shellcheck "$script"; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)) status=1; fi
+    if (cd "$ROOT" && shellcheck -x "$script"); then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)) status=1; fi
   done
   local out=$LOGITLAB_HOME/logs/unittest.log bad
   (cd "$ROOT/tests/lab" && exec python3 -m unittest -v) >"$out" 2>&1 || status=1

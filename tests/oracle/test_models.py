@@ -175,4 +175,6 @@ def test_default_model_greedy(default_model, default_reference, default_tokenize
         n_identical += is_their_greedy(default_reference, prompt, ours)
         if i < 2:
             check_generate(default_reference, prompt, ours)
-    assert n_identical >= N_GREEDY
+        if n_identical == N_GREEDY:
+            return
+    pytest.fail(f"only {n_identical} prompts keep a distance from ties")

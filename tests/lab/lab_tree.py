@@ -1,6 +1,9 @@
 """A project tree in a temporary folder, with the real ./lab, a fake model package and fake tools."""
 
+import atexit
+import functools
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -29,6 +32,18 @@ PLAIN_TOOLS = ("bash sh env cat chmod cp cut dirname basename du find flock grep
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+@functools.cache
+def python_with_pip():
+    """The machine's Python, or an environment made once for all tests when it has no pip."""
+    python = os.path.join(os.path.dirname(os.path.realpath(sys.executable)), "python3")
+    if importlib.util.find_spec("pip") and os.path.exists(python):
+        return python
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, stdout=subprocess.DEVNULL)
+    return os.path.join(folder, "bin", "python3")
 
 
 class LabTree(unittest.TestCase):
@@ -82,6 +97,9 @@ class LabTree(unittest.TestCase):
             text, n = re.subn(rf"^readonly {name}=[0-9a-f]{{64}}$", f"readonly {name}={value}", text,
                               flags=re.MULTILINE)
             self.assertEqual(n, 1, name)
+        text, n = re.subn(r"^readonly SYSTEM_BIN=.*$", f"readonly SYSTEM_BIN={self.bin}", text,
+                          flags=re.MULTILINE)
+        self.assertEqual(n, 1)
         return self.write("project/lab", text, is_program=True)
 
     def make_built(self):
@@ -102,7 +120,7 @@ class LabTree(unittest.TestCase):
 
     def environment(self, **changes):
         env = {
-            "PATH": f"{self.bin}:{os.path.dirname(os.path.realpath(sys.executable))}:/usr/bin:/bin",
+            "PATH": f"{self.bin}:{os.path.dirname(python_with_pip())}:/usr/bin:/bin",
             "HOME": self.home, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self.links,
             "PIP_CONFIG_FILE": os.devnull, "LC_ALL": "C.UTF-8",
         }

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import sys
 import time
 import unittest
 
-from lab_tree import MODEL_BYTES, MODEL_FILE, LabTree, sha256
+from lab_tree import MODEL_BYTES, MODEL_FILE, LabTree, python_with_pip, sha256
 
 # Stands for python3: slow and counted when it downloads.
 SLOW_PYTHON = """#!/bin/bash
@@ -83,7 +82,7 @@ class PassingOn(LabTree):
 
 class Fetching(LabTree):
     def slow_python(self, seconds):
-        real = os.path.realpath(sys.executable)
+        real = python_with_pip()
         self.write("bin/python3", SLOW_PYTHON.format(top=self.top, seconds=seconds, python=real),
                    is_program=True)
 
@@ -187,7 +186,7 @@ class Fetching(LabTree):
             self.assertIn("LOGITLAB_HOME", err)
 
     def test_machine_without_pip_gets_an_environment(self):
-        real = os.path.realpath(sys.executable)
+        real = python_with_pip()
         self.write("bin/python3", "#!/bin/bash\n"
                    "if [[ $2 == *pip && $2 != *ensurepip ]]; then exit 1; fi\n"
                    f'exec {real} "$@"\n', is_program=True)

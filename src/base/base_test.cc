@@ -127,6 +127,20 @@ TEST(File, ReadsMapsAndRefuses) {
   EXPECT_EQ(MappedFile::open(folder.path()).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST(File, WritingKeepsDevicesAndLinks) {
+  const TempFolder folder;
+  ASSERT_TRUE(write_file_atomically(folder.path() / "file", "old"));
+  std::filesystem::create_symlink("file", folder.path() / "link");
+  ASSERT_TRUE(write_file_atomically(folder.path() / "link", "new"));
+  EXPECT_TRUE(std::filesystem::is_symlink(folder.path() / "link"));
+  EXPECT_EQ(read_text_file(folder.path() / "file", 10).value(), "new");
+  std::filesystem::create_symlink("/dev/full", folder.path() / "full");
+  EXPECT_EQ(write_file_atomically(folder.path() / "full", "x").error().code,
+            ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(std::filesystem::is_symlink(folder.path() / "full"));
+  EXPECT_FALSE(write_file_atomically(folder.path(), "x"));
+}
+
 TEST(EditDistance, CountsInsertedDeletedAndReplacedBytes) {
   EXPECT_EQ(edit_distance("", ""), 0U);
   EXPECT_EQ(edit_distance("abc", ""), 3U);

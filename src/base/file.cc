@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -85,31 +86,55 @@ Result<std::string> read_text_file(const std::filesystem::path& path, size_t max
   return text;
 }
 
-Status write_file_atomically(const std::filesystem::path& path, std::string_view content) {
-  const std::filesystem::path partial = path.string() + fmt::format(".{}.partial", ::getpid());
-  {
-    const FileDescriptor fd(
-        ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (fd.get() < 0) {
-      return fail(ErrorCode::kInvalidArgument, "{}: cannot be written: {}", path.string(),
-                  errno_text());
-    }
-    size_t done = 0;
-    while (done < content.size()) {
-      const ssize_t n = ::write(fd.get(), content.data() + done, content.size() - done);
-      if (n < 0 && errno == EINTR) {
-        continue;
-      }
-      if (n < 0) {
-        const std::string reason = errno_text();
-        ::unlink(partial.c_str());
-        return fail(ErrorCode::kResourceExhausted, "{}: {} after {} of {} bytes", path.string(),
-                    reason, done, content.size());
-      }
-      done += static_cast<size_t>(n);
-    }
+namespace {
+
+// Writes all of `content` to a file opened with `flags` and closes it.
+Status write_whole(const std::filesystem::path& path, int flags, std::string_view content) {
+  const int fd = ::open(path.c_str(), flags | O_WRONLY | O_CLOEXEC, 0644);
+  if (fd < 0) {
+    return fail(ErrorCode::kInvalidArgument, "{}: cannot be written: {}", path.string(),
+                errno_text());
   }
-  if (std::rename(partial.c_str(), path.c_str()) != 0) {
+  size_t done = 0;
+  while (done < content.size()) {
+    const ssize_t n = ::write(fd, content.data() + done, content.size() - done);
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      const std::string reason = errno_text();
+      ::close(fd);
+      return fail(ErrorCode::kResourceExhausted, "{}: {} after {} of {} bytes", path.string(),
+                  reason, done, content.size());
+    }
+    done += static_cast<size_t>(n);
+  }
+  if (::close(fd) != 0) {
+    return fail(ErrorCode::kResourceExhausted, "{}: {} on closing", path.string(), errno_text());
+  }
+  return {};
+}
+
+}  // namespace
+
+Status write_file_atomically(const std::filesystem::path& path, std::string_view content) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+    // A device or a pipe must stay what it is; opening a folder for writing says what is wrong.
+    return write_whole(path, 0, content);
+  }
+  // A link keeps leading to the file that it names.
+  std::error_code error;
+  std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) {
+    target = path;
+  }
+  const std::filesystem::path partial = target.string() + fmt::format(".{}.partial", ::getpid());
+  if (auto written = write_whole(partial, O_CREAT | O_TRUNC, content); !written) {
+    ::unlink(partial.c_str());
+    return written;
+  }
+  if (std::rename(partial.c_str(), target.c_str()) != 0) {
     const std::string reason = errno_text();
     ::unlink(partial.c_str());
     return fail(ErrorCode::kInvalidArgument, "{}: cannot be replaced: {}", path.string(), reason);

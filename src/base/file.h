@@ -17,7 +17,8 @@ namespace logitlab {
                                                  size_t max_bytes);
 
 // Writes through a temporary file in the same folder and renames it, so that a reader sees the old
-// or the new content and never a part.
+// or the new content and never a part. A device or a pipe is written to as it is; a link keeps
+// leading to its file.
 [[nodiscard]] Status write_file_atomically(const std::filesystem::path& path,
                                            std::string_view content);
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -15,7 +16,10 @@ namespace logitlab {
 
 Result<ModelDefaults> read_defaults_from_folder(const std::filesystem::path& folder) {
   constexpr std::string_view kOwnFile = "generation_config.json";
-  const bool has_own = std::filesystem::exists(folder / kOwnFile);
+  // Anything of that name counts, a broken link too: reading it then says what is wrong.
+  std::error_code error;
+  const bool has_own = std::filesystem::symlink_status(folder / kOwnFile, error).type() !=
+                       std::filesystem::file_type::not_found;
   const std::string origin = has_own ? std::string(kOwnFile) : "config.json";
   ASSIGN_OR_RETURN(const Json json, has_own ? read_generation_config(folder) : read_config(folder));
   ASSIGN_OR_RETURN(

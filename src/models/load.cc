@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "formats/gguf.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors.h"
@@ -23,6 +24,14 @@ Result<Described> describe_hf(const ModelSource& source) {
                    get_string(json, "model_type", where));
   if (!model_type) {
     return fail(ErrorCode::kInvalidArgument, "{}: no model_type", where);
+  }
+  ASSIGN_OR_RETURN(const Json* quantised, get_object(json, "quantization_config", where));
+  if (quantised != nullptr) {
+    ASSIGN_OR_RETURN(const auto method, get_string(*quantised, "quant_method", where));
+    return fail(ErrorCode::kUnsupported,
+                "{}: quantization_config: weights quantised by '{}' are not supported; use the "
+                "unquantised checkpoint or a GGUF file",
+                where, printable(method.value_or("?").substr(0, 40)));
   }
   Described described;
   auto entry = find_model_type(*model_type);

@@ -246,7 +246,7 @@ Result<std::string> ChatTemplate::render_variables(size_t index, const Json& var
   LogitlabTextError error{};
   const int32_t status = logitlab_text_template_render(
       compiled.handle, rust_bytes(json), json.size(),
-      LogitlabTextRenderLimits{limits.steps, limits.output_bytes}, &text, &error);
+      LogitlabTextRenderLimits{limits.steps, limits.output_bytes, limits.seconds}, &text, &error);
   if (status != kLogitlabTextOk) {
     return take_error(status, error, where(index));
   }

@@ -46,6 +46,9 @@ struct RenderLimits {
   // a message; this is about a second of looping.
   uint64_t steps = 10'000'000;
   uint64_t output_bytes = 64 << 20;
+  // Wall time, for single steps that never end (comparing two values that share their parts over
+  // and over). The thread of such a template cannot be stopped; it goes on until the process ends.
+  uint64_t seconds = 20;
 };
 
 // The templates of one model with its special tokens. Immutable and thread-safe.

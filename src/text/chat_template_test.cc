@@ -232,6 +232,18 @@ TEST(ChatTemplate, EndlessTemplatesEnd) {
   EXPECT_NE(error_of(small).find("more than 9 bytes"), std::string::npos);
 }
 
+// Forty doublings by reference: 2^40 elements to print in one step, which the step limit cannot
+// see.
+TEST(ChatTemplate, OneStepThatNeverEndsIsLeftAlone) {
+  ChatRequest request;
+  request.messages = &kHi;
+  const auto endless = compile(
+      "{% set n = namespace(l=[1]) %}{% for i in range(40) %}{% set n.l = [n.l, n.l] %}{% endfor %}"
+      "{{ n.l == n.l|list }}{{ n.l|string|length }}");
+  const auto text = endless->render(request, {.seconds = 1});
+  EXPECT_NE(error_of(text).find("still running after 1 s"), std::string::npos) << error_of(text);
+}
+
 // Deep nesting in the source must end in a message, not in a stack overflow.
 TEST(ChatTemplate, DeepNestingIsAnError) {
   const int depth = 100'000;

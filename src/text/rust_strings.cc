@@ -13,10 +13,12 @@ std::string take_string(LogitlabTextString value) {
 tl::unexpected<Error> take_error(int32_t status, LogitlabTextError error, std::string_view where) {
   // A template or a tokenizer.json may have put anything into it.
   const std::string message = printable(take_string(error.message));
-  ErrorCode code = ErrorCode::kInternal;
   // A limit is there for templates that do not end: the input is wrong, not the machine too small.
+  // The libraries' panics, too, come from files: a tokenizer.json whose parts contradict each
+  // other.
+  ErrorCode code = ErrorCode::kInternal;
   if (status == kLogitlabTextInvalid || status == kLogitlabTextRaised ||
-      status == kLogitlabTextLimit) {
+      status == kLogitlabTextLimit || status == kLogitlabTextInternal) {
     code = ErrorCode::kInvalidArgument;
   }
   if (error.line > 0) {

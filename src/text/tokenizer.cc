@@ -60,6 +60,7 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::from_json(std::string_view j
   std::shared_ptr<Tokenizer> tokenizer(new Tokenizer());  // the constructor is private
   tokenizer->handle_ = handle;
   tokenizer->cleans_up_ = options.clean_up_tokenization_spaces;
+  tokenizer->where_ = where;
   RETURN_IF_ERROR(tokenizer->read_description(where));
   return std::shared_ptr<const Tokenizer>(std::move(tokenizer));
 }
@@ -128,7 +129,7 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
                                                         options.add_special_tokens,
                                                         options.parse_special, &ids, &error);
   if (status != kLogitlabTextOk) {
-    return take_error(status, error, "encoding a text");
+    return take_error(status, error, fmt::format("{}: encoding a text", where_));
   }
   std::vector<TokenId> out(ids.size);
   std::transform(ids.data, ids.data + ids.size, out.begin(),
@@ -150,7 +151,7 @@ Result<std::string> Tokenizer::decode(std::span<const TokenId> ids,
       logitlab_text_tokenizer_decode(handle_, reinterpret_cast<const uint32_t*>(ids.data()),
                                      ids.size(), skip_special_tokens, &text, &error);
   if (status != kLogitlabTextOk) {
-    return take_error(status, error, "decoding tokens");
+    return take_error(status, error, fmt::format("{}: decoding tokens", where_));
   }
   std::string out = take_string(text);
   if (cleans_up_) {

@@ -112,6 +112,7 @@ class Tokenizer {
   [[nodiscard]] Status read_description(std::string_view where);
 
   LogitlabTextTokenizer* handle_ = nullptr;  // owned
+  std::string where_;                        // the file, for messages
   std::vector<AddedToken> added_tokens_;
   std::vector<TokenId> special_ids_;  // ascending
   int64_t vocab_size_ = 0;

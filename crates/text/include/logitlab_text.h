@@ -21,7 +21,7 @@ enum LogitlabTextStatus {
   kLogitlabTextInvalid = 1, /* the file, the template or the input is wrong */
   kLogitlabTextLimit = 2,   /* a limit on steps, output or threads was reached */
   kLogitlabTextRaised = 3,  /* the template called raise_exception; the message is its own */
-  kLogitlabTextInternal = 4 /* a bug in a library */
+  kLogitlabTextInternal = 4 /* a library gave up: parts of a file that contradict each other */
 };
 
 /* Bytes owned by the library. */
@@ -105,6 +105,7 @@ typedef struct LogitlabTextTemplate LogitlabTextTemplate;
 struct LogitlabTextRenderLimits {
   uint64_t steps;        /* instructions, and one for every 64 bytes produced on the way */
   uint64_t output_bytes; /* of the rendered text */
+  uint64_t seconds;      /* of wall time; the thread of a template that is still running is left */
 };
 
 int32_t logitlab_text_template_new(const uint8_t* source, size_t size, LogitlabTextTemplate** out,

@@ -64,7 +64,10 @@ fn install_hook() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if GUARDED.with(|flag| flag.get()) {
-                PANIC.with(|text| *text.borrow_mut() = info.to_string());
+                let payload = info.payload();
+                let message = (payload.downcast_ref::<&str>().map(|text| text.to_string()))
+                    .or_else(|| payload.downcast_ref::<String>().cloned());
+                PANIC.with(|text| *text.borrow_mut() = message.unwrap_or_default());
             } else {
                 previous(info);
             }

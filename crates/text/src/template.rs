@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{mpsc, Arc};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Value, ValueKind};
@@ -29,6 +29,7 @@ pub struct TemplateHandle {
 pub struct RenderLimits {
     pub steps: u64,
     pub output_bytes: u64,
+    pub seconds: u64,
 }
 
 fn raise_exception(message: &Value) -> Result<Value, Error> {
@@ -195,6 +196,30 @@ fn on_big_stack<T: Send>(body: impl FnOnce() -> Result<T, Failure> + Send) -> Re
     })
 }
 
+/// As on_big_stack, for work that the step limit does not bound: one step may compare, copy or print
+/// a value whose parts share other parts, which takes time beyond any count. Nothing can stop such a
+/// thread, so it is left to itself after `seconds`.
+fn within_seconds<T: Send + 'static>(
+    seconds: u64,
+    body: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || sender.send(catch(body)))
+        .map_err(|error| Failure::new(Code::Limit, format!("no thread to render on: {error}")))?;
+    match receiver.recv_timeout(Duration::from_secs(seconds)) {
+        Ok(outcome) => outcome,
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            let message = format!("still running after {seconds} s; does it loop for ever?");
+            Err(Failure::new(Code::Limit, message))
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            Err(Failure::new(Code::Internal, "the rendering thread died"))
+        }
+    }
+}
+
 struct BoundedWriter<'a> {
     bytes: Vec<u8>,
     limit: usize,
@@ -228,29 +253,38 @@ impl TemplateHandle {
     }
 
     fn render(&self, variables: &str, limits: RenderLimits) -> Result<Vec<u8>, Failure> {
-        on_big_stack(|| {
-            let json: serde_json::Value = serde_json::from_str(variables)
-                .map_err(|error| Failure::new(Code::Invalid, format!("template variables: {error}")))?;
-            if !json.is_object() {
-                return Err(Failure::new(Code::Invalid, "template variables: want a JSON object"));
-            }
-            let context = python::from_json(json);
-            let mut environment = self.environment.clone();
+        let mut environment = self.environment.clone();
+        let variables = variables.to_string();
+        within_seconds(limits.seconds, move || {
             environment.set_fuel(Some(limits.steps));
-            let fail = |error: Error| failure_of(&error, Some(&limits));
-            let template = environment.get_template(NAME).map_err(fail)?;
-            let is_full = Arc::new(AtomicBool::new(false));
-            let limit = limits.output_bytes as usize;
-            let mut writer = BoundedWriter { bytes: Vec::new(), limit, is_full: &is_full };
-            let outcome = template.render_captured_to(context, &mut writer).map(|_| ());
-            if is_full.load(Ordering::Relaxed) {
-                let message = format!("output of more than {limit} bytes; does it loop for ever?");
-                return Err(Failure::new(Code::Limit, message));
-            }
-            outcome.map_err(fail)?;
-            Ok(writer.bytes)
+            render(&environment, &variables, &limits)
         })
     }
+}
+
+fn render(
+    environment: &Environment<'static>,
+    variables: &str,
+    limits: &RenderLimits,
+) -> Result<Vec<u8>, Failure> {
+    let json: serde_json::Value = serde_json::from_str(variables)
+        .map_err(|error| Failure::new(Code::Invalid, format!("template variables: {error}")))?;
+    if !json.is_object() {
+        return Err(Failure::new(Code::Invalid, "template variables: want a JSON object"));
+    }
+    let context = python::from_json(json);
+    let fail = |error: Error| failure_of(&error, Some(limits));
+    let template = environment.get_template(NAME).map_err(fail)?;
+    let is_full = Arc::new(AtomicBool::new(false));
+    let limit = limits.output_bytes as usize;
+    let mut writer = BoundedWriter { bytes: Vec::new(), limit, is_full: &is_full };
+    let outcome = template.render_captured_to(context, &mut writer).map(|_| ());
+    if is_full.load(Ordering::Relaxed) {
+        let message = format!("output of more than {limit} bytes; does it loop for ever?");
+        return Err(Failure::new(Code::Limit, message));
+    }
+    outcome.map_err(fail)?;
+    Ok(writer.bytes)
 }
 
 /// # Safety

@@ -550,7 +550,10 @@ Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind k
                                           const LoadOptions& options) {
   const Names& names = kind == ModelKind::kGguf ? kGgufNames : kHfNames;
   RETURN_IF_ERROR(bind(config, names, &store));
-  RETURN_IF_ERROR(Rope::make(config.rope, config.head_dim, RopeLayout::kHalfSplit));
+  if (auto rope = Rope::make(config.rope, config.head_dim, RopeLayout::kHalfSplit); !rope) {
+    const std::string& file = store.checkpoint().files().front().path.string();
+    return fail_at(fmt::format("configuration of {}", file), std::move(rope).error());
+  }
   RETURN_IF_ERROR(store.begin_load());
   ASSIGN_OR_RETURN(Weights weights, bind(config, names, &store));
   ASSIGN_OR_RETURN(Rope rope, make_rope(config, kind, &store));

@@ -261,7 +261,7 @@ test_oracle() {
   STEPS=4
   step 'default model' fetch_model
   step 'torch and transformers' make_oracle_environment "$venv"
-  step 'build release' build release
+  step 'build release' build release --target logitlab text_probe
   export_test_environment release
   after 'default model,torch and transformers,build release' 'oracle' oracle_run "$venv" "$@"
   summary

@@ -49,6 +49,7 @@ struct Command {
 [[nodiscard]] Command generate_command();
 [[nodiscard]] Command inspect_command();
 [[nodiscard]] Command logits_command();
+[[nodiscard]] Command process_command();
 [[nodiscard]] Command template_command();
 [[nodiscard]] Command tokenize_command();
 

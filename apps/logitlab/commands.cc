@@ -4,9 +4,9 @@ namespace logitlab {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands = {
-      first_contact_command(), generate_command(), chat_command(),
-      tokenize_command(),      template_command(), logits_command(),
-      inspect_command(),       doctor_command(),   bench_command(),
+      first_contact_command(), generate_command(), chat_command(),    tokenize_command(),
+      template_command(),      logits_command(),   process_command(), inspect_command(),
+      doctor_command(),        bench_command(),
   };
   return kCommands;
 }

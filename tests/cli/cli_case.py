@@ -9,8 +9,8 @@ import unittest
 
 import tiny_model
 
-COMMANDS = ["first-contact", "generate", "chat", "tokenize", "template", "logits", "inspect",
-            "doctor", "bench"]
+COMMANDS = ["first-contact", "generate", "chat", "tokenize", "template", "logits", "process",
+            "inspect", "doctor", "bench"]
 
 
 class CliCase(unittest.TestCase):

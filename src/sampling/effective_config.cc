@@ -25,7 +25,8 @@ std::optional<double> as_number(const FieldValue& value) {
 }
 
 bool is_inside(const FieldRange& range, double number) {
-  const bool is_low_enough = number <= range.highest;
+  const bool is_low_enough =
+      range.highest_is_excluded ? number < range.highest : number <= range.highest;
   const bool is_high_enough =
       range.lowest_is_excluded ? number > range.lowest : number >= range.lowest;
   return is_low_enough && is_high_enough;
@@ -83,7 +84,7 @@ EffectiveConfig merge_generation_config(const GenerationConfig& call,
 Status validate_generation_config(const GenerationConfig& effective) {
   const bool is_sampling = effective.do_sample.value_or(false);
   for (const GenerationField& field : generation_fields()) {
-    if (!field.range || (field.range->only_when_sampling && !is_sampling)) {
+    if (!field.range || (field.only_when_sampling && !is_sampling)) {
       continue;
     }
     const FieldValue value = get_field(effective, field);
@@ -101,8 +102,7 @@ std::vector<std::string> generation_warnings(const EffectiveConfig& effective, i
   std::vector<std::string> warnings;
   const GenerationConfig& config = effective.config;
   for (const GenerationField& field : generation_fields()) {
-    const bool is_inert =
-        !config.do_sample.value_or(false) && field.range && field.range->only_when_sampling;
+    const bool is_inert = !config.do_sample.value_or(false) && field.only_when_sampling;
     const FieldValue value = get_field(config, field);
     if (is_inert && effective.origin(field.name) == Origin::kGiven && value != field.off &&
         value != field.fallback) {

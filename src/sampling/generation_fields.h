@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,31 +15,34 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "logitlab/generation_config.h"
+#include "sampling/field_values.h"
 
 namespace logitlab {
-
-// A setting's value; monostate: unset.
-using FieldValue =
-    std::variant<std::monostate, bool, int64_t, uint64_t, double, TokenId, std::vector<TokenId>>;
 
 // Where a setting lives in GenerationConfig; the alternative that is held is its type.
 using FieldMember = std::variant<
     std::optional<bool> GenerationConfig::*, std::optional<int64_t> GenerationConfig::*,
     std::optional<uint64_t> GenerationConfig::*, std::optional<double> GenerationConfig::*,
-    std::optional<TokenId> GenerationConfig::*,
-    std::optional<std::vector<TokenId>> GenerationConfig::*>;
+    std::optional<TokenId> GenerationConfig::*, std::optional<TokenIds> GenerationConfig::*,
+    std::optional<std::vector<std::string>> GenerationConfig::*,
+    std::optional<std::vector<TokenIds>> GenerationConfig::*,
+    std::optional<std::vector<SequenceBias>> GenerationConfig::*,
+    std::optional<std::vector<TokenBias>> GenerationConfig::*,
+    std::optional<ExponentialDecay> GenerationConfig::*,
+    std::optional<EarlyStopping> GenerationConfig::*, std::optional<Semantics> GenerationConfig::*,
+    std::optional<LogitsDtype> GenerationConfig::*>;
 
-enum class FieldGroup { kChoice, kLength, kIds };
-// "choice of the token", "length", "token ids": headings of --help.
+enum class FieldGroup { kChoice, kPenalties, kLength, kSearch, kIds };
+// "choice of the token", "penalties and bans", "length and stopping", "search", "token ids":
+// headings of --help.
 [[nodiscard]] std::string_view name(FieldGroup group);
 
 // Accepted numbers; checked by validate_generation_config, not when a value is read.
 struct FieldRange {
   double lowest;
   bool lowest_is_excluded = false;
-  double highest;
-  // Filters do not exist under greedy decoding, so transformers never looks at their values there.
-  bool only_when_sampling = false;
+  double highest = std::numeric_limits<double>::infinity();
+  bool highest_is_excluded = false;
   std::string_view advice = "";  // ends the message: what the user may have meant
 };
 
@@ -51,6 +55,8 @@ struct GenerationField {
   // What the word "none" means: the value that turns the setting off. monostate: it has none.
   FieldValue off;
   std::string_view help;  // what it does and what to try, one or two sentences
+  // Acts in the draw alone; greedy decoding and beam search without do_sample never look at it.
+  bool only_when_sampling = false;
 };
 
 // All settings, in the order of --help. Static data.
@@ -58,13 +64,10 @@ struct GenerationField {
 // Null when there is none of that name.
 [[nodiscard]] const GenerationField* find_generation_field(std::string_view name);
 
-// "boolean", "integer", "number", "token id", "token ids".
+// "boolean", "integer", "token ids", "true|false|never".
 [[nodiscard]] std::string_view type_name(const GenerationField& field);
 // "> 0", "0 to 1", ">= 0"; empty when every value of the type is accepted.
 [[nodiscard]] std::string range_text(const GenerationField& field);
-// "0.7", "true", "1,2", "none": what set_field accepts.
-[[nodiscard]] std::string value_text(const FieldValue& value);
-
 [[nodiscard]] FieldValue get_field(const GenerationConfig& config, const GenerationField& field);
 // `value` holds the field's type, or monostate to unset it; anything else is a bug.
 void set_field_value(GenerationConfig* config, const GenerationField& field,

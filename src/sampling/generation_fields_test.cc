@@ -27,18 +27,50 @@ std::string message_of(std::string_view text) {
   return result.error().message;
 }
 
-// A config with every field set.
+// A config with every field set, each to a value that is not its default.
 GenerationConfig full_config() {
   GenerationConfig config;
   config.do_sample = true;
   config.temperature = 0.7;
+  config.top_h = 0.4;
   config.top_k = 20;
   config.top_p = 0.95;
   config.min_p = 0.05;
+  config.typical_p = 0.9;
+  config.epsilon_cutoff = 0.001;
+  config.eta_cutoff = 0.002;
   config.seed = std::numeric_limits<uint64_t>::max();
+  config.semantics = Semantics::kLlamaCpp;
+  config.logits_dtype = LogitsDtype::kBfloat16;
+  config.repetition_penalty = 1.1;
+  config.encoder_repetition_penalty = 1.2;
+  config.presence_penalty = 0.5;
+  config.frequency_penalty = -0.5;
+  config.no_repeat_ngram_size = 3;
+  config.encoder_no_repeat_ngram_size = 4;
+  config.bad_words_ids = std::vector<TokenIds>{{5}, {7, 8}};
+  config.sequence_bias = std::vector<SequenceBias>{{{0}, 2.5}, {{7, 8}, -1}};
+  config.logit_bias = std::vector<TokenBias>{{50, -100}, {11, 5}};
+  config.suppress_tokens = {3};
+  config.begin_suppress_tokens = {4, 5};
+  config.forced_bos_token_id = 6;
+  config.forced_eos_token_id = {2};
+  config.exponential_decay_length_penalty = ExponentialDecay{.start = 30, .factor = 1.05};
+  config.guidance_scale = 1.5;
+  config.negative_prompt_ids = {1, 2};
+  config.remove_invalid_values = true;
+  config.renormalize_logits = true;
   config.max_new_tokens = 64;
   config.min_new_tokens = 2;
   config.max_length = 128;
+  config.min_length = 9;
+  config.max_time = 1.5;
+  config.stop_strings = {"stop", "\n"};
+  config.thinking_budget = 100;
+  config.num_beams = 4;
+  config.num_return_sequences = 2;
+  config.early_stopping = EarlyStopping::kNever;
+  config.length_penalty = -1;
   config.eos_token_id = {2, 7};
   config.pad_token_id = -1;
   config.bos_token_id = 1;
@@ -159,12 +191,29 @@ TEST(SetField, NamesTheNearestSetting) {
 
 TEST(ConfigJson, RoundTrip) {
   const Json json = to_json(full_config());
-  EXPECT_EQ(dump_json(json),
-            R"({"do_sample":true,"temperature":0.7,"top_k":20,"top_p":0.95,"min_p":0.05,)"
-            R"("seed":18446744073709551615,"max_new_tokens":64,"min_new_tokens":2,)"
-            R"("max_length":128,"eos_token_id":[2,7],"pad_token_id":-1,"bos_token_id":1})");
-  EXPECT_EQ(generation_config_from_json(json, "x", UnknownKeys::kRefuse)->config, full_config());
+  EXPECT_EQ(json.size(), generation_fields().size());
+  const auto read_back = generation_config_from_json(json, "x", UnknownKeys::kRefuse);
+  ASSERT_TRUE(read_back.has_value()) << read_back.error().message;
+  EXPECT_EQ(read_back->config, full_config());
+  // Table order, unset fields left out.
+  GenerationConfig config;
+  config.eos_token_id = {2, 7};
+  config.top_p = 0.95;
+  config.do_sample = true;
+  EXPECT_EQ(dump_json(to_json(config)),
+            R"({"do_sample":true,"top_p":0.95,"eos_token_id":[2,7]})");
   EXPECT_EQ(dump_json(to_json({})), "{}");
+}
+
+TEST(FieldTable, EveryValueHasATextThatReadsBack) {
+  GenerationConfig copied;
+  for (const GenerationField& field : generation_fields()) {
+    const FieldValue value = get_field(full_config(), field);
+    const std::string text = value_text(value);
+    const Status status = set_field(&copied, field.name, text);
+    ASSERT_TRUE(status.has_value()) << text << ": " << status.error().message;
+  }
+  EXPECT_EQ(copied, full_config());
 }
 
 TEST(ConfigJson, NullLeavesUnsetAndOneIdIsAList) {
@@ -198,16 +247,20 @@ TEST(ConfigJson, RefusesNumbersThatAreNotFinite) {
 }
 
 TEST(ConfigJson, UnknownKeysAreRefusedOrListedWhenTheyWouldAct) {  // C13
-  EXPECT_NE(message_of(R"({"foo": 1})").find("settings.json: foo: no setting"), std::string::npos);
+  for (const char* name : {"foo", "num_beam_groups", "force_words_ids", "penalty_alpha"}) {
+    EXPECT_NE(message_of("{\"" + std::string(name) + "\": 1}").find("no setting has this name"),
+              std::string::npos)
+        << name;
+  }
   const auto parsed = read(
       R"({"_from_model_config": true, "transformers_version": "5.17.0", "top_k": 4, "foo": 1,
           "repetition_penalty": 1.05, "num_beams": 1, "typical_p": 1, "stop_strings": null,
-          "no_repeat_ngram_size": 3})",
+          "watermarking_config": {"bias": 2.5}})",
       UnknownKeys::kIgnore);
   ASSERT_TRUE(parsed.has_value());
   EXPECT_EQ(parsed->config.top_k, 4);
-  EXPECT_EQ(parsed->ignored,
-            (std::vector<std::string>{"repetition_penalty=1.05", "no_repeat_ngram_size=3"}));
+  EXPECT_EQ(parsed->config.repetition_penalty, 1.05);
+  EXPECT_EQ(parsed->ignored, (std::vector<std::string>{R"(watermarking_config={"bias":2.5})"}));
 }
 
 }  // namespace

@@ -1,6 +1,4 @@
 #include <array>
-#include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include <nlohmann/json.hpp>
@@ -18,29 +16,6 @@ struct TransformersSetting {
 
 // Settings that act in transformers on a single sequence and have no entry in the field table.
 constexpr std::array kOtherSettings = {
-    TransformersSetting{"bad_words_ids", ""},
-    TransformersSetting{"begin_suppress_tokens", ""},
-    TransformersSetting{"encoder_no_repeat_ngram_size", "0"},
-    TransformersSetting{"encoder_repetition_penalty", "1.0"},
-    TransformersSetting{"epsilon_cutoff", "0.0"},
-    TransformersSetting{"eta_cutoff", "0.0"},
-    TransformersSetting{"exponential_decay_length_penalty", ""},
-    TransformersSetting{"forced_bos_token_id", ""},
-    TransformersSetting{"forced_eos_token_id", ""},
-    TransformersSetting{"guidance_scale", "1.0"},
-    TransformersSetting{"max_time", ""},
-    TransformersSetting{"min_length", "0"},
-    TransformersSetting{"no_repeat_ngram_size", "0"},
-    TransformersSetting{"num_beams", "1"},
-    TransformersSetting{"num_return_sequences", "1"},
-    TransformersSetting{"remove_invalid_values", "false"},
-    TransformersSetting{"renormalize_logits", "false"},
-    TransformersSetting{"repetition_penalty", "1.0"},
-    TransformersSetting{"sequence_bias", ""},
-    TransformersSetting{"stop_strings", ""},
-    TransformersSetting{"suppress_tokens", ""},
-    TransformersSetting{"top_h", ""},
-    TransformersSetting{"typical_p", "1.0"},
     TransformersSetting{"watermarking_config", ""},
 };
 
@@ -52,79 +27,6 @@ bool would_act(std::string_view key, const Json& value) {
     }
   }
   return false;
-}
-
-bool read_value(const Json& json, bool* value) {
-  if (!json.is_boolean()) {
-    return false;
-  }
-  *value = json.get<bool>();
-  return true;
-}
-
-bool read_value(const Json& json, uint64_t* value) {
-  if (!json.is_number_unsigned()) {
-    return false;
-  }
-  *value = json.get<uint64_t>();
-  return true;
-}
-
-bool read_value(const Json& json, int64_t* value) {
-  if (!json.is_number_integer() ||
-      (json.is_number_unsigned() &&
-       json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))) {
-    return false;
-  }
-  *value = json.get<int64_t>();
-  return true;
-}
-
-bool read_value(const Json& json, TokenId* value) {
-  int64_t wide = 0;
-  if (!read_value(json, &wide) || wide < std::numeric_limits<TokenId>::min() ||
-      wide > std::numeric_limits<TokenId>::max()) {
-    return false;
-  }
-  *value = static_cast<TokenId>(wide);
-  return true;
-}
-
-bool read_value(const Json& json, double* value) {
-  if (!json.is_number()) {
-    return false;
-  }
-  *value = json.get<double>();
-  return std::isfinite(*value);
-}
-
-bool read_value(const Json& json, std::vector<TokenId>* values) {
-  if (!json.is_array()) {
-    return read_value(json, &values->emplace_back());
-  }
-  for (const Json& element : json) {
-    if (!read_value(element, &values->emplace_back())) {
-      return false;
-    }
-  }
-  return true;
-}
-
-template <typename T>
-constexpr std::string_view wanted() {
-  if constexpr (std::is_same_v<T, bool>) {
-    return "true or false";
-  } else if constexpr (std::is_same_v<T, double>) {
-    return "a finite number";
-  } else if constexpr (std::is_same_v<T, TokenId>) {
-    return "a token id";
-  } else if constexpr (std::is_same_v<T, std::vector<TokenId>>) {
-    return "a token id or a list of them";
-  } else if constexpr (std::is_same_v<T, uint64_t>) {
-    return "a whole number from 0 to 18446744073709551615";
-  } else {
-    return "a whole number";
-  }
 }
 
 Status read_field(const Json& json, std::string_view where, const GenerationField& field,
@@ -139,7 +41,7 @@ Status read_field(const Json& json, std::string_view where, const GenerationFiel
         T value{};
         if (!read_value(json, &value)) {
           return fail(ErrorCode::kInvalidArgument, "{}: {}: {} found, want {}", where, field.name,
-                      dump_json(json).substr(0, 80), wanted<T>());
+                      dump_json(json).substr(0, 80), type_words(value).wanted);
         }
         config->*member = std::move(value);
         return {};
@@ -172,13 +74,10 @@ Result<ParsedConfig> generation_config_from_json(const Json& json, std::string_v
 Json to_json(const GenerationConfig& config) {
   Json json = Json::object();
   for (const GenerationField& field : generation_fields()) {
-    std::visit(
-        [&](const auto& value) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::monostate>) {
-            json[std::string(field.name)] = value;
-          }
-        },
-        get_field(config, field));
+    const FieldValue value = get_field(config, field);
+    if (!std::holds_alternative<std::monostate>(value)) {
+      json[std::string(field.name)] = field_json(value);
+    }
   }
   return json;
 }

@@ -8,6 +8,24 @@
 
 namespace logitlab {
 
+std::string_view name(CutMeasure measure) {
+  switch (measure) {
+    case CutMeasure::kNone:
+      return "none";
+    case CutMeasure::kScore:
+      return "score";
+    case CutMeasure::kProbability:
+      return "probability";
+    case CutMeasure::kMass:
+      return "mass";
+    case CutMeasure::kSurprise:
+      return "surprise";
+    case CutMeasure::kEntropy:
+      return "entropy";
+  }
+  return "";
+}
+
 ProcessorChain::ProcessorChain(std::vector<std::unique_ptr<LogitsProcessor>> processors)
     : processors_(std::move(processors)) {}
 
@@ -16,7 +34,7 @@ void ProcessorChain::apply(std::span<float> scores, const SequenceView& sequence
   for (size_t stage = 0; stage < processors_.size(); ++stage) {
     processors_[stage]->apply(scores, sequence);
     if (observer != nullptr) {
-      observer->after_stage(static_cast<int64_t>(stage), processors_[stage]->name(), scores);
+      observer->after_stage(static_cast<int64_t>(stage), *processors_[stage], scores);
     }
   }
 }

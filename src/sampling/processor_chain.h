@@ -1,8 +1,9 @@
-// The processors of one sequence, in transformers' order.
+// The processors of one sequence, in the order that `semantics` asks for.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -13,19 +14,41 @@
 
 namespace logitlab {
 
-// Sees the scores after every processor: the hook of the trace.
+// Sees the scores around every processor: the hook of the trace.
 class StageObserver {
  public:
   virtual ~StageObserver() = default;
   // scores: [vocab_size], valid during the call. stage: 0 for the first processor of the chain.
-  virtual void after_stage(int64_t stage, std::string_view processor,
+  virtual void after_stage(int64_t stage, const LogitsProcessor& processor,
                            std::span<const float> scores) = 0;
+};
+
+// Where classifier-free guidance gets the scores of the unguided sequence from.
+class GuidanceSource {
+ public:
+  virtual ~GuidanceSource() = default;
+  // Raw logits, [vocab_size], of the unguided sequence: the negative prompt (without one the last
+  // prompt token) and the generated ids. Valid until the next call. Empty when they could not be
+  // computed: the source keeps the error and the scores stay as they are.
+  [[nodiscard]] virtual std::span<const float> unguided_logits(const SequenceView& sequence) = 0;
+};
+
+// The ids between which a model thinks, as it has them: <think>, </think>.
+struct ThinkingIds {
+  TokenId open = -1;
+  TokenId close = -1;
+  bool operator==(const ThinkingIds& other) const = default;
 };
 
 struct ChainOptions {
   int64_t vocab_size = 0;  // >= 1
   // No filter leaves fewer tokens than this. Beam sampling wants more than one.
   int64_t min_tokens_to_keep = 1;
+  int64_t prompt_length = 0;
+  // Columns, prompt included, after which the sequence ends; forced_eos_token_id acts one before.
+  std::optional<int64_t> max_length;
+  GuidanceSource* guidance = nullptr;   // must outlive the chain; null: guidance_scale is refused
+  std::optional<ThinkingIds> thinking;  // none: thinking_budget does not act
 };
 
 // One per sequence; movable; one thread at a time.
@@ -50,7 +73,8 @@ class ProcessorChain {
 };
 
 // The processors that `effective` (after merge_generation_config) asks for. kInvalidArgument as
-// validate_generation_config, which it calls.
+// validate_generation_config, which it calls, and for ids outside the vocabulary where transformers
+// refuses them.
 [[nodiscard]] Result<ProcessorChain> build_chain(const GenerationConfig& effective,
                                                  const ChainOptions& options);
 

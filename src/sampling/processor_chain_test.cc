@@ -135,10 +135,10 @@ TEST(ProcessorChain, RefusesBadSettingsByName) {
 
 class Recorder final : public StageObserver {
  public:
-  void after_stage(int64_t stage, std::string_view processor,
+  void after_stage(int64_t stage, const LogitsProcessor& processor,
                    std::span<const float> scores) override {
     EXPECT_EQ(stage, static_cast<int64_t>(stages.size()));
-    stages.emplace_back(processor, kept_ids(Row(scores.begin(), scores.end())));
+    stages.emplace_back(processor.name(), kept_ids(Row(scores.begin(), scores.end())));
   }
   std::vector<std::pair<std::string, Ids>> stages;
 };

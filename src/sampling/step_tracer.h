@@ -1,0 +1,50 @@
+// Takes one step apart: what every processor did to the whole vocabulary, what the choice saw.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "logitlab/trace.h"
+#include "sampling/processor_chain.h"
+#include "sampling/sampler.h"
+
+namespace logitlab {
+
+struct StepTracerOptions {
+  int64_t vocab_size = 0;
+  int64_t n_candidates = 20;  // M, 0 to 1000
+  bool full_rows = false;     // keep the whole row of logits
+};
+
+// One per sequence; one thread. Per step: begin_step, the chain with the tracer as its observer,
+// then end_step. Probabilities agree with double arithmetic within 1e-6 (relative): exponentials
+// are float32, sums double. Nothing is allocated after the first step.
+class StepTracer final : public StageObserver {
+ public:
+  explicit StepTracer(const StepTracerOptions& options);
+  ~StepTracer() override;
+
+  // The ids that count as "in the prompt". Forgets what was generated.
+  void begin_sequence(std::span<const TokenId> prompt);
+  // logits: [vocab_size], raw (after logits_dtype); valid until end_step.
+  void begin_step(std::span<const float> logits);
+  void after_stage(int64_t stage, const LogitsProcessor& processor,
+                   std::span<const float> scores) override;
+  // The choice from `scores` ([vocab_size], as the chain left them); `draw`: none under greedy
+  // decoding. The result is valid until the next begin_step; sequence and step are the caller's to
+  // fill. `id` counts as generated from then on.
+  TracedStep& end_step(std::span<const float> scores, TokenId id, const std::optional<Draw>& draw);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// 64 bits that tell rows apart, the same on every machine: eight lanes over the row's little-endian
+// 64-bit words, lane = (lane ^ word) * 0x9E3779B97F4A7C15, folded with a last mix. Not against
+// malice.
+[[nodiscard]] uint64_t hash_logits(std::span<const float> logits);
+
+}  // namespace logitlab

@@ -200,8 +200,7 @@ TEST(ConfigJson, RoundTrip) {
   config.eos_token_id = {2, 7};
   config.top_p = 0.95;
   config.do_sample = true;
-  EXPECT_EQ(dump_json(to_json(config)),
-            R"({"do_sample":true,"top_p":0.95,"eos_token_id":[2,7]})");
+  EXPECT_EQ(dump_json(to_json(config)), R"({"do_sample":true,"top_p":0.95,"eos_token_id":[2,7]})");
   EXPECT_EQ(dump_json(to_json({})), "{}");
 }
 

@@ -105,7 +105,7 @@ Result<Rep> run_once(Engine& engine, const BenchOptions& options,
   generate_options.is_cancelled = InterruptGuard::was_interrupted;
   ASSIGN_OR_RETURN(const GenerationResult result,
                    engine.generate(prompt, config, generate_options));
-  if (result.stop_reason == StopReason::kCancelled) {
+  if (result.first().stop_reason == StopReason::kCancelled) {
     return fail(ErrorCode::kCancelled, "bench: stopped by the user");
   }
   return Rep{static_cast<double>(options.prompt_tokens) / result.prefill_seconds,

@@ -172,16 +172,16 @@ Status Chat::ask(const std::string& text) {
     terminal_.print(answer.empty() || answer.back() != '\n' ? "\n" : "");
     terminal_.flush();
     say(fmt::format("{} reused_tokens={}", receipt_line(result), result.reused_prompt_tokens));
-    if (result.stop_reason == StopReason::kLength) {
+    if (result.first().stop_reason == StopReason::kLength) {
       say(fmt::format("the answer was cut after {} tokens; /set max_new_tokens N allows more",
-                      result.ids.size()),
+                      result.first().ids.size()),
           Style::kWarn);
     }
   }
   Json receipt = timings_json(result);
   receipt["text"] = turn.answer.text;
-  receipt["ids"] = result.ids;
-  receipt["stop_reason"] = std::string(name(result.stop_reason));
+  receipt["ids"] = result.first().ids;
+  receipt["stop_reason"] = std::string(name(result.first().stop_reason));
   turns_.push_back(std::move(receipt));
   return {};
 }

@@ -107,8 +107,8 @@ Json document_of(const Engine& engine, const RenderedPrompt& prompt, const Answe
   document["question"] = std::string(kQuestion);
   document["prompt"] = {{"text", prompt.text}, {"ids", prompt.ids}};
   document["text"] = answer.text;
-  document["ids"] = answer.result.ids;
-  document["stop_reason"] = std::string(name(answer.result.stop_reason));
+  document["ids"] = answer.result.first().ids;
+  document["stop_reason"] = std::string(name(answer.result.first().stop_reason));
   document["timings"] = timings_json(answer.result);
   document["first_token_alternatives"] =
       answer.steps.empty()
@@ -140,7 +140,7 @@ Result<int> run_first_contact(const FirstContactOptions& options, Invocation& in
     print_after(&terminal, *engine, answer);
   }
   const bool was_stopped =
-      answer.result.stop_reason == StopReason::kCancelled && !terminal.reader_has_gone();
+      answer.result.first().stop_reason == StopReason::kCancelled && !terminal.reader_has_gone();
   return was_stopped ? kInterrupted : 0;
 }
 

@@ -85,9 +85,9 @@ Json document_of(const Engine& engine, const RenderedPrompt& prompt, const Answe
                  const std::vector<std::string>& warnings) {
   Json document = Json::object();
   document["text"] = answer.text;
-  document["ids"] = answer.result.ids;
-  document["stop_reason"] = std::string(name(answer.result.stop_reason));
-  document["stop_id"] = answer.result.stop_id >= 0 ? Json(answer.result.stop_id) : Json();
+  document["ids"] = answer.result.first().ids;
+  document["stop_reason"] = std::string(name(answer.result.first().stop_reason));
+  document["stop_id"] = answer.result.first().stop_id >= 0 ? Json(answer.result.first().stop_id) : Json();
   document["prompt"] = {{"text", prompt.text}, {"ids", prompt.ids}};
   document["settings"] = json_of(answer.settings);
   document["seed"] = answer.settings.config.seed.value_or(0);
@@ -129,7 +129,7 @@ void print_result(Invocation& invocation, const GenerateCommandOptions& options,
                   const Engine& engine, const Answer& answer) {
   Terminal& terminal = invocation.terminal;
   if (options.ids) {
-    terminal.print(fmt::format("{}\n", fmt::join(answer.result.ids, ",")));
+    terminal.print(fmt::format("{}\n", fmt::join(answer.result.first().ids, ",")));
   } else if (answer.text.empty() || answer.text.back() != '\n') {
     terminal.print("\n");
   }
@@ -138,12 +138,12 @@ void print_result(Invocation& invocation, const GenerateCommandOptions& options,
     print_steps(&terminal, engine.tokenizer(), answer.steps);
   }
   const GenerationConfig& config = answer.settings.config;
-  if (answer.result.stop_reason == StopReason::kLength && !config.max_new_tokens &&
+  if (answer.result.first().stop_reason == StopReason::kLength && !config.max_new_tokens &&
       !config.max_length) {
     terminal.note(terminal.paint_note(Style::kWarn,
                                       fmt::format("stopped after {} new tokens, the default limit; "
                                                   "--max-new-tokens N allows more",
-                                                  answer.result.ids.size())));
+                                                  answer.result.first().ids.size())));
     terminal.note("\n");
   }
   terminal.note(terminal.paint_note(Style::kDim, receipt_line(answer.result)) + "\n");
@@ -198,7 +198,7 @@ Result<int> run_generate(const GenerateCommandOptions& options, Invocation& invo
     print_result(invocation, options, *engine, answer);
   }
   const bool was_stopped =
-      answer.result.stop_reason == StopReason::kCancelled && !terminal.reader_has_gone();
+      answer.result.first().stop_reason == StopReason::kCancelled && !terminal.reader_has_gone();
   return was_stopped ? kInterrupted : 0;
 }
 

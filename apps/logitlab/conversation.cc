@@ -72,7 +72,7 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
   // What the state holds is a prefix of prompt and answer, wherever it ended.
   held_ = turn.prompt_ids;
   if (answer) {
-    held_.insert(held_.end(), answer->result.ids.begin(), answer->result.ids.end());
+    held_.insert(held_.end(), answer->result.first().ids.begin(), answer->result.first().ids.end());
   }
   const auto length = static_cast<size_t>(state_.length());
   if (length > held_.size() || !answer) {
@@ -85,7 +85,7 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
     return take_back(std::move(answer).error());
   }
   turn.answer = std::move(*answer);
-  if (turn.answer.result.ids.empty()) {
+  if (turn.answer.result.first().ids.empty()) {
     messages_.erase(messages_.size() - 1);
   } else {
     messages_.push_back(message("assistant", turn.answer.text));

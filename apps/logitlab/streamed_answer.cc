@@ -73,8 +73,8 @@ Result<Answer> stream_answer(Engine& engine, Invocation& invocation, const Answe
 }
 
 double decode_rate(const GenerationResult& result) {
-  return result.ids.size() > 1 && result.decode_seconds > 0
-             ? static_cast<double>(result.ids.size() - 1) / result.decode_seconds
+  return result.first().ids.size() > 1 && result.decode_seconds > 0
+             ? static_cast<double>(result.first().ids.size() - 1) / result.decode_seconds
              : 0;
 }
 
@@ -82,15 +82,15 @@ std::string receipt_line(const GenerationResult& result) {
   return fmt::format(
       "prompt_tokens={} new_tokens={} first_token_s={:.3f} tok_per_s={:.1f} peak_memory_mib={} "
       "stop={}",
-      result.prompt_tokens, result.ids.size(), result.first_token_seconds, decode_rate(result),
-      read_memory().peak_resident_bytes >> 20, name(result.stop_reason));
+      result.prompt_tokens, result.first().ids.size(), result.first_token_seconds, decode_rate(result),
+      read_memory().peak_resident_bytes >> 20, name(result.first().stop_reason));
 }
 
 Json timings_json(const GenerationResult& result) {
   Json out = Json::object();
   out["prompt_tokens"] = result.prompt_tokens;
   out["reused_prompt_tokens"] = result.reused_prompt_tokens;
-  out["new_tokens"] = result.ids.size();
+  out["new_tokens"] = result.first().ids.size();
   out["prefill_seconds"] = result.prefill_seconds;
   out["first_token_seconds"] = result.first_token_seconds;
   out["decode_seconds"] = result.decode_seconds;

@@ -31,6 +31,17 @@ Result<Described> describe(const ModelSource& source) {
   return Described{load_text_from_gguf(*vocab, source.path.string()), defaults_from_gguf(*vocab)};
 }
 
+class TokenizerTexts final : public TokenTexts {
+ public:
+  explicit TokenizerTexts(const Tokenizer* tokenizer) : tokenizer_(tokenizer) {}
+  [[nodiscard]] std::optional<std::string> text(TokenId id) const override {
+    return tokenizer_->piece(id);
+  }
+
+ private:
+  const Tokenizer* tokenizer_;
+};
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
@@ -62,6 +73,10 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   engine->defaults_ = std::move(described.defaults.config);
   engine->stop_ids_ = std::move(described.defaults.stop_ids);
   engine->ignored_defaults_ = std::move(described.defaults.ignored);
+  if (options.check_settings) {
+    ASSIGN_OR_RETURN(const ModelConfig model_config, read_model_config(engine->source_));
+    RETURN_IF_ERROR(options.check_settings(engine->defaults_, model_config));
+  }
   ASSIGN_OR_RETURN(
       engine->model_,
       load_model(engine->source_, {.dtype = options.dtype, .progress = options.progress},
@@ -75,15 +90,38 @@ const Tokenizer& Engine::tokenizer() const {
   return *text_.tokenizer;
 }
 
+std::optional<ThinkingIds> Engine::thinking_ids() const {
+  if (text_.tokenizer == nullptr) {
+    return std::nullopt;
+  }
+  const std::optional<TokenId> open = text_.tokenizer->token_id("<think>");
+  const std::optional<TokenId> close = text_.tokenizer->token_id("</think>");
+  if (!open || !close) {
+    return std::nullopt;
+  }
+  return ThinkingIds{*open, *close};
+}
+
+Result<GenerationResult> Engine::generate(std::span<const PromptInput> prompts,
+                                          const GenerationConfig& config,
+                                          const GenerateOptions& options) {
+  GenerateOptions completed = options;
+  const TokenizerTexts texts(text_.tokenizer.get());
+  if (completed.token_texts == nullptr && text_.tokenizer != nullptr) {
+    completed.token_texts = &texts;
+  }
+  if (!completed.thinking) {
+    completed.thinking = thinking_ids();
+  }
+  return logitlab::generate(*context_, *model_, prompts,
+                            merge_generation_config(config, defaults_).config, completed);
+}
+
 Result<GenerationResult> Engine::generate(std::span<const TokenId> prompt,
                                           const GenerationConfig& config,
                                           const GenerateOptions& options, DecodeState* state) {
-  const EffectiveConfig effective = merge_generation_config(config, defaults_);
-  if (state != nullptr) {
-    return logitlab::generate(*context_, *model_, state, prompt, effective.config, options);
-  }
-  DecodeState fresh = model_->make_state();
-  return logitlab::generate(*context_, *model_, &fresh, prompt, effective.config, options);
+  const PromptInput input{prompt, state};
+  return generate(std::span<const PromptInput>(&input, 1), config, options);
 }
 
 Result<Logits> Engine::logits(std::span<const TokenId> ids, bool all_positions,

@@ -1,6 +1,7 @@
 // The front door: a model with its tokenizer, template and defaults, on a device.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -32,6 +33,10 @@ struct EngineOptions {
   int threads = 0;  // 0: all available processors
   TextNeed text = TextNeed::kRequired;
   ProgressSink* progress = nullptr;  // loading
+  // Asked once the model's files have been described and before any weight is read, so that bad
+  // settings are refused before the long work. May be empty.
+  std::function<Status(const GenerationConfig& model_defaults, const ModelConfig& model)>
+      check_settings;
 };
 
 // One-thread. Not movable once made: contexts refer to it.
@@ -56,10 +61,17 @@ class Engine {
     return ignored_defaults_;
   }
   [[nodiscard]] const std::vector<StopId>& stop_ids() const { return stop_ids_; }
+  // Ids of "<think>" and "</think>" when both are single tokens of the vocabulary.
+  [[nodiscard]] std::optional<ThinkingIds> thinking_ids() const;
   [[nodiscard]] double load_seconds() const { return load_seconds_; }
   [[nodiscard]] ExecContext& context() { return *context_; }
 
-  // Generates from `prompt` with `config` merged over defaults(). A null state: a fresh one.
+  // Generates for every prompt with `config` merged over defaults(). The tokenizer and the thinking
+  // ids of the model stand in for those that `options` leaves out.
+  [[nodiscard]] Result<GenerationResult> generate(std::span<const PromptInput> prompts,
+                                                  const GenerationConfig& config,
+                                                  const GenerateOptions& options);
+  // The same for one prompt. A null state: a fresh one.
   [[nodiscard]] Result<GenerationResult> generate(std::span<const TokenId> prompt,
                                                   const GenerationConfig& config,
                                                   const GenerateOptions& options,

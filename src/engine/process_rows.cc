@@ -14,6 +14,7 @@
 #include "sampling/distribution.h"
 #include "sampling/effective_config.h"
 #include "sampling/generation_fields.h"
+#include "sampling/logits_dtype.h"
 #include "sampling/sampler.h"
 
 namespace logitlab {
@@ -344,9 +345,12 @@ Result<ProcessedRow> process_row(const RowRequest& request, bool wants_kept_ids)
                 "gives for the unguided sequence",
                 *config.guidance_scale);
   }
+  const LogitsDtype dtype = config.logits_dtype.value_or(LogitsDtype::kFloat32);
   ProcessedRow row;
   row.scores = request.logits;
+  round_logits(row.scores, dtype);
   std::vector<float> unguided = request.unguided_logits;
+  round_logits(unguided, dtype);
   GivenRow guidance(std::move(unguided));
   options.guidance = request.unguided_logits.empty() ? nullptr : &guidance;
   ASSIGN_OR_RETURN(ProcessorChain chain, build_chain(config, options));

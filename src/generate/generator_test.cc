@@ -68,8 +68,8 @@ struct Fixture {
   Result<GenerationResult> run(const Model& model, std::vector<TokenId> prompt,
                                const GenerationConfig& config,
                                const GenerateOptions& options = {}) {
-    DecodeState state = model.make_state();
-    return generate(context, model, &state, prompt, merge_generation_config(config, {}).config,
+    const PromptInput input{prompt, nullptr};
+    return generate(context, model, {&input, 1}, merge_generation_config(config, {}).config,
                     options);
   }
 };
@@ -80,17 +80,17 @@ TEST(Generate, StopsAtTheEndTokenAndKeepsIt) {
   Fixture f;
   const auto result = f.run(model_m(), {0}, {.max_new_tokens = 6, .eos_token_id = Ids{1}});
   ASSERT_TRUE(result) << result.error().message;
-  EXPECT_EQ(result->ids, (Ids{2, 3, 1}));
-  EXPECT_EQ(result->stop_reason, StopReason::kEos);
-  EXPECT_EQ(result->stop_id, 1);
+  EXPECT_EQ(result->first().ids, (Ids{2, 3, 1}));
+  EXPECT_EQ(result->first().stop_reason, StopReason::kEos);
+  EXPECT_EQ(result->first().stop_id, 1);
 }
 
 TEST(Generate, AnyOfSeveralEndTokensStops) {
   Fixture f;
   const auto result = f.run(model_m(), {0}, {.max_new_tokens = 6, .eos_token_id = Ids{1, 3}});
   ASSERT_TRUE(result);
-  EXPECT_EQ(result->ids, (Ids{2, 3}));
-  EXPECT_EQ(result->stop_id, 3);
+  EXPECT_EQ(result->first().ids, (Ids{2, 3}));
+  EXPECT_EQ(result->first().stop_id, 3);
 }
 
 TEST(Generate, BansEndTokensBeforeMinNewTokens) {
@@ -99,21 +99,21 @@ TEST(Generate, BansEndTokensBeforeMinNewTokens) {
       f.run(model_m(), {0}, {.max_new_tokens = 6, .min_new_tokens = 4, .eos_token_id = Ids{1}});
   ASSERT_TRUE(result);
   // Banning id 1 leaves a tie of zeros, which the lowest id wins.
-  EXPECT_EQ(result->ids, (Ids{2, 3, 0, 2, 3, 1}));
+  EXPECT_EQ(result->first().ids, (Ids{2, 3, 0, 2, 3, 1}));
 }
 
 TEST(Generate, StopsAtTheLength) {
   Fixture f;
   auto result = f.run(model_m(), {0, 2}, {.max_new_tokens = 2, .eos_token_id = Ids{1}});
   ASSERT_TRUE(result);
-  EXPECT_EQ(result->ids.size(), 2U);  // the end token comes second and wins over the length
-  EXPECT_EQ(result->stop_reason, StopReason::kEos);
+  EXPECT_EQ(result->first().ids.size(), 2U);  // the end token comes second and wins over the length
+  EXPECT_EQ(result->first().stop_reason, StopReason::kEos);
   result = f.run(model_m(), {0}, {.max_new_tokens = 2, .eos_token_id = Ids{1}});
-  EXPECT_EQ(result->stop_reason, StopReason::kLength);
+  EXPECT_EQ(result->first().stop_reason, StopReason::kLength);
   result = f.run(model_m(), {0}, {.max_length = 3});
-  EXPECT_EQ(result->ids.size(), 2U);
+  EXPECT_EQ(result->first().ids.size(), 2U);
   result = f.run(model_m(), {0}, {});
-  EXPECT_EQ(result->ids.size(), 20U) << "transformers generates 20 tokens when nobody says";
+  EXPECT_EQ(result->first().ids.size(), 20U) << "transformers generates 20 tokens when nobody says";
 }
 
 TEST(Generate, RefusesWhatCannotRun) {
@@ -136,9 +136,9 @@ TEST(Generate, SamplesTheSameTokensForTheSameSeed) {
   const auto neighbour =
       f.run(flat, {0}, {.do_sample = true, .seed = 3, .max_new_tokens = 40}, {.sequence_index = 1});
   ASSERT_TRUE(once && again && other && neighbour);
-  EXPECT_EQ(once->ids, again->ids);
-  EXPECT_NE(once->ids, other->ids);
-  EXPECT_NE(once->ids, neighbour->ids);
+  EXPECT_EQ(once->first().ids, again->first().ids);
+  EXPECT_NE(once->first().ids, other->first().ids);
+  EXPECT_NE(once->first().ids, neighbour->first().ids);
 }
 
 TEST(Generate, ReportsEveryStepAndCanBeStopped) {
@@ -154,8 +154,8 @@ TEST(Generate, ReportsEveryStepAndCanBeStopped) {
   };
   const auto result = f.run(model_m(), {0}, {.max_new_tokens = 6}, options);
   ASSERT_TRUE(result);
-  EXPECT_EQ(result->stop_reason, StopReason::kCancelled);
-  EXPECT_EQ(result->ids, seen);
+  EXPECT_EQ(result->first().stop_reason, StopReason::kCancelled);
+  EXPECT_EQ(result->first().ids, seen);
 }
 
 TEST(Generate, CancelledBeforeThePromptIsReadGivesNoTokens) {
@@ -164,8 +164,8 @@ TEST(Generate, CancelledBeforeThePromptIsReadGivesNoTokens) {
   options.is_cancelled = [] { return true; };
   const auto result = f.run(model_m(), {0}, {}, options);
   ASSERT_TRUE(result);
-  EXPECT_TRUE(result->ids.empty());
-  EXPECT_EQ(result->stop_reason, StopReason::kCancelled);
+  EXPECT_TRUE(result->first().ids.empty());
+  EXPECT_EQ(result->first().stop_reason, StopReason::kCancelled);
 }
 
 TEST(Generate, ContinuesAStateAndLeavesItBeforeTheLastToken) {
@@ -174,14 +174,15 @@ TEST(Generate, ContinuesAStateAndLeavesItBeforeTheLastToken) {
   DecodeState state = model.make_state();
   const GenerationConfig config = merge_generation_config({.max_new_tokens = 2}, {}).config;
   const std::vector<TokenId> prompt = {0, 1, 2};
-  auto result = generate(f.context, model, &state, prompt, config, {});
+  const PromptInput input{prompt, &state};
+  auto result = generate(f.context, model, {&input, 1}, config, {});
   ASSERT_TRUE(result);
   EXPECT_EQ(state.length(), 4);
   state.truncate(2);
-  result = generate(f.context, model, &state, prompt, config, {});
+  result = generate(f.context, model, {&input, 1}, config, {});
   ASSERT_TRUE(result);
   EXPECT_EQ(result->reused_prompt_tokens, 2);
-  EXPECT_EQ(result->ids, (Ids{3, 1}));
+  EXPECT_EQ(result->first().ids, (Ids{3, 1}));
 }
 
 }  // namespace

@@ -1,0 +1,101 @@
+#include "generate/prompt_run.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "base/check.h"
+
+namespace logitlab {
+namespace {
+
+Status check_prompt(std::span<const TokenId> ids, int64_t vocab_size) {
+  if (ids.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "the prompt is empty; want at least one token id");
+  }
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= vocab_size) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "prompt: token id {} at position {} is outside the vocabulary, want 0 to {}",
+                  ids[i], i, vocab_size - 1);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Logits> RunSettings::forward(std::span<const SequenceChunk> batch) const {
+  return model.forward(context, batch);
+}
+
+Result<std::vector<PromptRun>> plan_prompts(const RunSettings& settings,
+                                            std::span<const PromptInput> prompts,
+                                            bool may_use_callers_state) {
+  if (prompts.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "no prompt; want at least one");
+  }
+  const ModelConfig& model_config = settings.model.config();
+  const std::optional<int64_t> max_positions =
+      model_config.max_position_embeddings > 0
+          ? std::optional<int64_t>(model_config.max_position_embeddings)
+          : std::nullopt;
+  std::vector<PromptRun> runs;
+  runs.reserve(prompts.size());
+  for (const PromptInput& prompt : prompts) {
+    RETURN_IF_ERROR(check_prompt(prompt.ids, model_config.vocab_size));
+    PromptRun run;
+    run.index = static_cast<int64_t>(runs.size());
+    run.ids = prompt.ids;
+    ASSIGN_OR_RETURN(run.lengths, resolve_lengths(settings.config, run.length(), max_positions));
+    if (prompt.state == nullptr) {
+      run.own_state = settings.model.make_state();
+    } else if (may_use_callers_state) {
+      run.callers_state = prompt.state;
+    } else {
+      run.own_state = prompt.state->fork();
+    }
+    run.reused = run.state()->length();
+    CHECK(run.reused < run.length())
+        << "state of " << run.reused << " positions, prompt of " << run.length();
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+Result<bool> prefill(const RunSettings& settings, std::vector<PromptRun>* prompts) {
+  constexpr std::string_view kWhat = "reading the prompt";
+  ProgressSink& progress =
+      settings.options.progress != nullptr ? *settings.options.progress : null_progress();
+  const auto chunk = static_cast<size_t>(std::max<int64_t>(1, settings.options.prefill_chunk));
+  uint64_t total = 0;
+  uint64_t done = 0;
+  for (const PromptRun& prompt : *prompts) {
+    total += prompt.ids.size();
+    done += static_cast<uint64_t>(prompt.reused);
+  }
+  for (PromptRun& prompt : *prompts) {
+    auto at = static_cast<size_t>(prompt.state()->length());
+    while (at < prompt.ids.size()) {
+      if (settings.is_cancelled()) {
+        progress.finish(kWhat);
+        return false;
+      }
+      const size_t n = std::min(chunk, prompt.ids.size() - at);
+      const bool is_last = at + n == prompt.ids.size();
+      const SequenceChunk part{prompt.state(), prompt.ids.subspan(at, n),
+                               is_last ? LogitRows::kLast : LogitRows::kNone};
+      ASSIGN_OR_RETURN(Logits logits, settings.forward({&part, 1}));
+      at += n;
+      done += n;
+      progress.update(kWhat, done, total, "tokens");
+      if (is_last) {
+        prompt.logits = std::move(logits.values);
+      }
+    }
+  }
+  progress.finish(kWhat);
+  return true;
+}
+
+}  // namespace logitlab

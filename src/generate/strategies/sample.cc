@@ -1,0 +1,185 @@
+#include "generate/strategies/sample.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/env.h"
+#include "generate/stopping.h"
+#include "generate/thinking.h"
+#include "sampling/processor_chain.h"
+#include "sampling/sampler.h"
+
+namespace logitlab {
+namespace {
+
+// One sequence on its way: what has been generated, and how the next token is chosen.
+struct Sequence {
+  int64_t number = 0;  // among those of the call
+  int64_t prompt = 0;
+  int64_t prompt_length = 0;
+  DecodeState* state = nullptr;
+  std::vector<TokenId> ids;  // prompt and generated
+  ProcessorChain chain;
+  StoppingCriteria stopping;
+  ThinkingCounter thinking;
+  std::optional<Stop> stop;
+};
+
+class SampleRun {
+ public:
+  SampleRun(const RunSettings& settings, std::vector<PromptRun>* prompts)
+      : settings_(settings), prompts_(*prompts) {}
+
+  Status run(GenerationResult* result);
+
+ private:
+  Status make_sequences();
+  // Chooses the next token of `sequence` from raw logits [vocab_size].
+  Status advance(Sequence* sequence, std::span<const float> logits, int64_t step);
+  Result<TokenId> choose(const Sequence& sequence, int64_t step) const;
+  Status step(int64_t step);
+  [[nodiscard]] bool is_done() const;
+  void cancel();
+  void store(GenerationResult* result);
+
+  const RunSettings& settings_;
+  std::vector<PromptRun>& prompts_;
+  std::vector<DecodeState> forks_;
+  std::vector<Sequence> sequences_;
+  std::vector<SequenceChunk> batch_;
+  std::vector<float> scores_;
+  bool is_stopped_by_caller_ = false;
+};
+
+Status SampleRun::make_sequences() {
+  const auto copies = static_cast<size_t>(settings_.config.num_return_sequences.value_or(1));
+  // Chunks point at the forks, which must not move.
+  forks_.reserve(prompts_.size() * (copies - 1));
+  for (PromptRun& prompt : prompts_) {
+    ChainOptions options;
+    options.vocab_size = settings_.model.config().vocab_size;
+    options.prompt_length = prompt.length();
+    options.max_length = prompt.length() + prompt.lengths.max_new_tokens;
+    options.thinking = settings_.options.thinking;
+    for (size_t copy = 0; copy < copies; ++copy) {
+      DecodeState* state = prompt.state();
+      if (copy > 0) {
+        forks_.push_back(prompt.state()->fork());
+        state = &forks_.back();
+      }
+      ASSIGN_OR_RETURN(ProcessorChain chain, build_chain(settings_.config, options));
+      sequences_.push_back({.number = static_cast<int64_t>(sequences_.size()),
+                            .prompt = prompt.index,
+                            .prompt_length = prompt.length(),
+                            .state = state,
+                            .ids = {prompt.ids.begin(), prompt.ids.end()},
+                            .chain = std::move(chain),
+                            .stopping = {settings_.config, prompt.lengths.max_new_tokens,
+                                         settings_.start, settings_.stop_texts},
+                            .thinking = {settings_.options.thinking, prompt.ids},
+                            .stop = std::nullopt});
+    }
+  }
+  return {};
+}
+
+Result<TokenId> SampleRun::choose(const Sequence& sequence, int64_t step) const {
+  if (!settings_.config.do_sample.value_or(false)) {
+    return arg_max(scores_);
+  }
+  return sample(scores_, {settings_.config.seed.value_or(0),
+                          settings_.options.sequence_index + static_cast<uint32_t>(sequence.number),
+                          static_cast<uint32_t>(step)});
+}
+
+Status SampleRun::advance(Sequence* sequence, std::span<const float> logits, int64_t step) {
+  scores_.assign(logits.begin(), logits.end());
+  sequence->chain.apply(scores_, {sequence->ids, sequence->prompt_length});
+  ASSIGN_OR_RETURN(const TokenId id, choose(*sequence, step));
+  sequence->stop = sequence->stopping.check(sequence->ids, id, step + 1);
+  sequence->ids.push_back(id);
+  sequence->chain.accept(id);
+  sequence->thinking.push(id, sequence->stopping.is_end_token(id));
+  const auto& on_step = settings_.options.on_step;
+  if (on_step && !on_step({sequence->number, step, id, logits, scores_})) {
+    is_stopped_by_caller_ = true;
+  }
+  return {};
+}
+
+bool SampleRun::is_done() const {
+  return std::all_of(sequences_.begin(), sequences_.end(),
+                     [](const Sequence& sequence) { return sequence.stop.has_value(); });
+}
+
+void SampleRun::cancel() {
+  for (Sequence& sequence : sequences_) {
+    if (!sequence.stop) {
+      sequence.stop = Stop{StopReason::kCancelled, ""};
+    }
+  }
+}
+
+Status SampleRun::step(int64_t step) {
+  if (step == 0) {
+    for (Sequence& sequence : sequences_) {
+      const auto& logits = prompts_[static_cast<size_t>(sequence.prompt)].logits;
+      RETURN_IF_ERROR(advance(&sequence, logits, step));
+    }
+    return {};
+  }
+  batch_.clear();
+  for (Sequence& sequence : sequences_) {
+    if (!sequence.stop) {
+      batch_.push_back({sequence.state, std::span(sequence.ids).last(1), LogitRows::kLast});
+    }
+  }
+  ASSIGN_OR_RETURN(const Logits logits, settings_.forward(batch_));
+  int64_t row = 0;
+  for (Sequence& sequence : sequences_) {
+    if (!sequence.stop) {
+      RETURN_IF_ERROR(advance(&sequence, logits.row(row++), step));
+    }
+  }
+  return {};
+}
+
+void SampleRun::store(GenerationResult* result) {
+  for (Sequence& sequence : sequences_) {
+    SequenceResult one;
+    one.prompt = sequence.prompt;
+    one.ids.assign(sequence.ids.begin() + sequence.prompt_length, sequence.ids.end());
+    one.stop_reason = sequence.stop->reason;
+    one.stop_id = one.stop_reason == StopReason::kEos ? one.ids.back() : -1;
+    one.stop_string = sequence.stop->text;
+    one.thinking_tokens = sequence.thinking.thinking_tokens();
+    one.answer_tokens = sequence.thinking.answer_tokens();
+    result->sequences.push_back(std::move(one));
+  }
+}
+
+Status SampleRun::run(GenerationResult* result) {
+  RETURN_IF_ERROR(make_sequences());
+  for (int64_t n = 0; !is_done(); ++n) {
+    RETURN_IF_ERROR(step(n));
+    if (n == 0) {
+      result->first_token_seconds = monotonic_seconds() - settings_.start;
+    }
+    if (is_stopped_by_caller_ || settings_.is_cancelled()) {
+      cancel();
+    }
+  }
+  result->decode_seconds = monotonic_seconds() - settings_.start - result->first_token_seconds;
+  store(result);
+  return {};
+}
+
+}  // namespace
+
+Status run_samples(const RunSettings& settings, std::vector<PromptRun>* prompts,
+                   GenerationResult* result) {
+  return SampleRun(settings, prompts).run(result);
+}
+
+}  // namespace logitlab

@@ -225,11 +225,11 @@ void expect_greedy(LoadedModel* loaded, std::span<const RecordedContinuation> co
   for (size_t i = 0; i < continuations.size(); ++i) {
     const RecordedContinuation& want = continuations[i];
     config.max_new_tokens = static_cast<int64_t>(want.ids.size());
-    DecodeState state = loaded->model().make_state();
-    const auto got = generate(loaded->context(), loaded->model(), &state, want.prompt, config, {});
+    const PromptInput prompt{want.prompt};
+    const auto got = generate(loaded->context(), loaded->model(), {&prompt, 1}, config, {});
     ASSERT_TRUE(got) << got.error().message;
-    EXPECT_EQ(got->ids, want.ids) << "prompt " << i;
-    EXPECT_EQ(got->stop_reason, StopReason::kLength) << "prompt " << i;
+    EXPECT_EQ(got->first().ids, want.ids) << "prompt " << i;
+    EXPECT_EQ(got->first().stop_reason, StopReason::kLength) << "prompt " << i;
   }
 }
 

@@ -109,8 +109,10 @@ struct TracedStep {
   uint64_t logits_hash = 0;  // hash_logits
   bool is_thinking = false;  // the token stands inside the model's thinking, its marks included
   std::vector<TracedStage> stages;
-  std::vector<TracedCandidate> candidates;  // the M largest logits, largest first, then the chosen
-  std::vector<float> logits;                // the whole row, when full rows were asked for
+  // The M largest logits, largest first, the lower id first among equals; then the chosen token,
+  // when it is not among them.
+  std::vector<TracedCandidate> candidates;
+  std::vector<float> logits;  // the whole row, when full rows were asked for
 };
 
 // One step of beam search for one prompt.

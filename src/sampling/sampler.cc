@@ -11,9 +11,15 @@ namespace logitlab {
 namespace {
 
 constexpr uint32_t kTokenDraws = 0;  // last word of the counter
+constexpr uint32_t kBeamDraws = 1;
 constexpr double kLn2 = 0.69314718055994530942;
 // No E is below 2^-53, so no -log(E) is above this.
 constexpr double kLargestGumbel = 53 * kLn2 + 1e-9;
+
+double uniform_of(const PhiloxBlock& block, size_t half) {
+  const uint64_t bits = block[half] | static_cast<uint64_t>(block[half + 1]) << 32;
+  return (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
+}
 
 // The uniform numbers of one draw; neighbours share a Philox block.
 class Uniforms {
@@ -30,8 +36,7 @@ class Uniforms {
       pair_ = pair;
     }
     const size_t half = (static_cast<uint32_t>(id) & 1U) * 2;
-    const uint64_t bits = block_[half] | static_cast<uint64_t>(block_[half + 1]) << 32;
-    return (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
+    return uniform_of(block_, half);
   }
 
  private:
@@ -44,6 +49,11 @@ class Uniforms {
 
 double exponential(double uniform) {
   return -std::log1p(-uniform);
+}
+
+// E >= u >= 2^exponent, so -log(E) is at most this; the slack covers rounding.
+double gumbel_bound(double uniform) {
+  return -std::ilogb(uniform) * kLn2 + 1e-9;
 }
 
 }  // namespace
@@ -64,6 +74,14 @@ TokenId arg_max(std::span<const float> scores) {
 
 double draw_exponential(const Draw& draw, TokenId id) {
   return exponential(Uniforms(draw)(id));
+}
+
+double draw_beam_exponential(const Draw& draw, uint64_t candidate) {
+  const auto pair = static_cast<uint32_t>(candidate >> 1);
+  const PhiloxBlock block =
+      philox4x32({pair, draw.step, draw.sequence_index, kBeamDraws},
+                 {static_cast<uint32_t>(draw.seed), static_cast<uint32_t>(draw.seed >> 32)});
+  return exponential(uniform_of(block, (candidate & 1U) * 2));
 }
 
 Result<TokenId> sample(std::span<const float> scores, const Draw& draw) {
@@ -98,15 +116,52 @@ Result<TokenId> sample(std::span<const float> scores, const Draw& draw) {
       continue;
     }
     const double uniform = uniforms(id);
-    // E >= u >= 2^exponent, so -log(E) is at most this; the slack covers rounding.
-    const double gumbel_bound = -std::ilogb(uniform) * kLn2 + 1e-9;
-    if (score + gumbel_bound < best_key) {
+    if (score + gumbel_bound(uniform) < best_key) {
       continue;
     }
     const double key = score - std::log(exponential(uniform));
     if (key > best_key || (key == best_key && id < best)) {
       best = id;
       best_key = key;
+    }
+  }
+  return best;
+}
+
+DrawKey runner_up(std::span<const float> scores, std::span<const TokenId> ids, const Draw& draw,
+                  TokenId chosen) {
+  const size_t n = ids.empty() ? scores.size() : ids.size();
+  const auto id_at = [&](size_t k) { return ids.empty() ? static_cast<TokenId>(k) : ids[k]; };
+  // As in sample: the best score first, so that most others need no logarithm.
+  TokenId mode = -1;
+  for (size_t k = 0; k < n; ++k) {
+    const TokenId id = id_at(k);
+    const float score = scores[static_cast<size_t>(id)];
+    const float best_score =
+        mode < 0 ? -std::numeric_limits<float>::infinity() : scores[static_cast<size_t>(mode)];
+    if (id != chosen && score > best_score) {
+      mode = id;
+    }
+  }
+  if (mode < 0) {
+    return {};
+  }
+  Uniforms uniforms(draw);
+  DrawKey best{mode, static_cast<double>(scores[static_cast<size_t>(mode)]) -
+                         std::log(exponential(uniforms(mode)))};
+  for (size_t k = 0; k < n; ++k) {
+    const TokenId id = id_at(k);
+    const auto score = static_cast<double>(scores[static_cast<size_t>(id)]);
+    if (!(score + kLargestGumbel >= best.key) || id == mode || id == chosen) {
+      continue;
+    }
+    const double uniform = uniforms(id);
+    if (score + gumbel_bound(uniform) < best.key) {
+      continue;
+    }
+    const double key = score - std::log(exponential(uniform));
+    if (key > best.key || (key == best.key && id < best.id)) {
+      best = {id, key};
     }
   }
   return best;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "base/error.h"
@@ -31,6 +32,11 @@ struct Draw {
 // definition is a promise: stored runs are replayed with it.
 [[nodiscard]] double draw_exponential(const Draw& draw, TokenId id);
 
+// The same for beam sampling, which draws from all beams of a prompt at once: `candidate` =
+// beam * vocab_size + id stands in the place of the id, and the last word of the counter is 1.
+// candidate < 2^33.
+[[nodiscard]] double draw_beam_exponential(const Draw& draw, uint64_t candidate);
+
 // The token with the largest score - log(E_id), in double, the lowest id among equals: an exact
 // draw from softmax(scores). Tokens at -inf cannot be chosen and change nothing. Adding a constant
 // to all scores, or removing tokens that were not chosen, leaves the choice as it was.
@@ -38,5 +44,14 @@ struct Draw {
 // logarithms in all. kInvalidArgument: a NaN or +inf score, or every score -inf (where torch
 // raises).
 [[nodiscard]] Result<TokenId> sample(std::span<const float> scores, const Draw& draw);
+
+struct DrawKey {
+  TokenId id = -1;                                        // -1: there is no such token
+  double key = std::numeric_limits<double>::quiet_NaN();  // score - log(E_id)
+};
+// What `sample` would have chosen without `chosen`. ids: the tokens to look at, ascending, as when
+// all others are known to be -inf; empty: every token. NaN scores are passed over.
+[[nodiscard]] DrawKey runner_up(std::span<const float> scores, std::span<const TokenId> ids,
+                                const Draw& draw, TokenId chosen);
 
 }  // namespace logitlab

@@ -20,7 +20,8 @@ struct StepTracerOptions {
 
 // One per sequence; one thread. Per step: begin_step, the chain with the tracer as its observer,
 // then end_step. Probabilities agree with double arithmetic within 1e-6 (relative): exponentials
-// are float32, sums double. Nothing is allocated after the first step.
+// are float32, sums double; in a stage's mass, a token below e^-87 of the best one counts as 0.
+// Nothing is allocated after the first step.
 class StepTracer final : public StageObserver {
  public:
   explicit StepTracer(const StepTracerOptions& options);
@@ -30,6 +31,9 @@ class StepTracer final : public StageObserver {
   void begin_sequence(std::span<const TokenId> prompt);
   // logits: [vocab_size], raw (after logits_dtype); valid until end_step.
   void begin_step(std::span<const float> logits);
+  // The same where what enters the first processor is not the logits: beam search begins with their
+  // log-softmax. entering: [vocab_size], as valid as the logits.
+  void begin_step(std::span<const float> logits, std::span<const float> entering);
   void after_stage(int64_t stage, const LogitsProcessor& processor,
                    std::span<const float> scores) override;
   // The choice from `scores` ([vocab_size], as the chain left them); `draw`: none under greedy
@@ -43,8 +47,10 @@ class StepTracer final : public StageObserver {
 };
 
 // 64 bits that tell rows apart, the same on every machine: eight lanes over the row's little-endian
-// 64-bit words, lane = (lane ^ word) * 0x9E3779B97F4A7C15, folded with a last mix. Not against
-// malice.
+// 64-bit words (an odd last one is filled up with zeros; word w goes to lane w % 8 and lane j
+// starts at (j + 1) * K), lane = (lane ^ word) * K with K = 0x9E3779B97F4A7C15; then, from the
+// number of logits on, hash = (hash ^ lane ^ lane >> 32) * K and hash ^= hash >> 29 for every lane.
+// Not against malice.
 [[nodiscard]] uint64_t hash_logits(std::span<const float> logits);
 
 }  // namespace logitlab

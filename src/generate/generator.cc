@@ -3,8 +3,11 @@
 #include <utility>
 
 #include "base/env.h"
+#include "generate/guidance_source.h"
 #include "generate/prompt_run.h"
+#include "generate/run_trace.h"
 #include "generate/stop_strings.h"
+#include "generate/strategies/beam.h"
 #include "generate/strategies/sample.h"
 #include "sampling/effective_config.h"
 
@@ -54,16 +57,47 @@ int64_t GenerationResult::new_tokens() const {
   return n;
 }
 
+namespace {
+
+// Stands in while the settings are checked.
+class NoGuidance final : public GuidanceSource {
+ public:
+  [[nodiscard]] std::span<const float> unguided_logits(const SequenceView& /*sequence*/) override {
+    return {};
+  }
+};
+
+// All that can be refused is refused here, before any model work.
+Status check_settings(RunSettings* settings) {
+  const GenerationConfig& config = settings->config;
+  const int64_t vocab_size = settings->model.config().vocab_size;
+  RETURN_IF_ERROR(validate_generation_config(config));
+  NoGuidance guidance;
+  ChainOptions chain;
+  chain.vocab_size = vocab_size;
+  chain.guidance = &guidance;
+  chain.thinking = settings->options.thinking;
+  RETURN_IF_ERROR(build_chain(config, chain));
+  if (config.stop_strings && !config.stop_strings->empty()) {
+    ASSIGN_OR_RETURN(
+        settings->stop_texts,
+        StopTexts::make(*config.stop_strings, settings->options.token_texts, vocab_size));
+  }
+  if (is_beam_search(config)) {
+    RETURN_IF_ERROR(check_beams(config, vocab_size));
+  }
+  return GuidanceRows::check(config, vocab_size);
+}
+
+}  // namespace
+
 Result<GenerationResult> generate(ExecContext& context, const Model& model,
                                   std::span<const PromptInput> prompts,
                                   const GenerationConfig& config, const GenerateOptions& options) {
-  RETURN_IF_ERROR(validate_generation_config(config));
   RunSettings settings{context, model, config, options, monotonic_seconds(), nullptr};
-  if (config.stop_strings && !config.stop_strings->empty()) {
-    ASSIGN_OR_RETURN(settings.stop_texts, StopTexts::make(*config.stop_strings, options.token_texts,
-                                                          model.config().vocab_size));
-  }
-  const bool is_single = !is_beam_search(config) && config.num_return_sequences.value_or(1) == 1;
+  RETURN_IF_ERROR(check_settings(&settings));
+  const int64_t copies = config.num_return_sequences.value_or(1);
+  const bool is_single = !is_beam_search(config) && copies == 1;
   ASSIGN_OR_RETURN(std::vector<PromptRun> runs, plan_prompts(settings, prompts, is_single));
 
   GenerationResult result;
@@ -71,13 +105,18 @@ Result<GenerationResult> generate(ExecContext& context, const Model& model,
     result.prompt_tokens += run.length();
     result.reused_prompt_tokens += run.reused;
   }
+  RunTracer tracer(settings);
+  tracer.begin(runs, copies);
   ASSIGN_OR_RETURN(const bool is_read, prefill(settings, &runs));
   result.prefill_seconds = monotonic_seconds() - settings.start;
   if (!is_read) {
     store_cancelled(config, runs.size(), &result);
-    return result;
+  } else if (is_beam_search(config)) {
+    RETURN_IF_ERROR(run_beams(settings, &runs, &tracer, &result));
+  } else {
+    RETURN_IF_ERROR(run_samples(settings, &runs, &tracer, &result));
   }
-  RETURN_IF_ERROR(run_samples(settings, &runs, &result));
+  tracer.end(result);
   return result;
 }
 

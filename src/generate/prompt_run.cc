@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "sampling/logits_dtype.h"
 
 namespace logitlab {
 namespace {
@@ -26,7 +27,9 @@ Status check_prompt(std::span<const TokenId> ids, int64_t vocab_size) {
 }  // namespace
 
 Result<Logits> RunSettings::forward(std::span<const SequenceChunk> batch) const {
-  return model.forward(context, batch);
+  ASSIGN_OR_RETURN(Logits logits, model.forward(context, batch));
+  round_logits(logits.values, config.logits_dtype.value_or(LogitsDtype::kFloat32));
+  return logits;
 }
 
 Result<std::vector<PromptRun>> plan_prompts(const RunSettings& settings,

@@ -1,14 +1,17 @@
 #include "generate/strategies/sample.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 
 #include "base/env.h"
+#include "generate/guidance_source.h"
 #include "generate/stopping.h"
 #include "generate/thinking.h"
 #include "sampling/processor_chain.h"
 #include "sampling/sampler.h"
+#include "sampling/step_tracer.h"
 
 namespace logitlab {
 namespace {
@@ -23,13 +26,14 @@ struct Sequence {
   ProcessorChain chain;
   StoppingCriteria stopping;
   ThinkingCounter thinking;
+  std::unique_ptr<StepTracer> tracer;  // null without a trace
   std::optional<Stop> stop;
 };
 
 class SampleRun {
  public:
-  SampleRun(const RunSettings& settings, std::vector<PromptRun>* prompts)
-      : settings_(settings), prompts_(*prompts) {}
+  SampleRun(const RunSettings& settings, std::vector<PromptRun>* prompts, RunTracer* tracer)
+      : settings_(settings), prompts_(*prompts), tracer_(*tracer) {}
 
   Status run(GenerationResult* result);
 
@@ -37,7 +41,7 @@ class SampleRun {
   Status make_sequences();
   // Chooses the next token of `sequence` from raw logits [vocab_size].
   Status advance(Sequence* sequence, std::span<const float> logits, int64_t step);
-  Result<TokenId> choose(const Sequence& sequence, int64_t step) const;
+  [[nodiscard]] std::optional<Draw> draw_of(const Sequence& sequence, int64_t step) const;
   Status step(int64_t step);
   [[nodiscard]] bool is_done() const;
   void cancel();
@@ -45,6 +49,9 @@ class SampleRun {
 
   const RunSettings& settings_;
   std::vector<PromptRun>& prompts_;
+  RunTracer& tracer_;
+  GuidanceRows guidance_;
+  std::vector<GuidanceRows::Chosen> chosen_;
   std::vector<DecodeState> forks_;
   std::vector<Sequence> sequences_;
   std::vector<SequenceChunk> batch_;
@@ -56,6 +63,8 @@ Status SampleRun::make_sequences() {
   const auto copies = static_cast<size_t>(settings_.config.num_return_sequences.value_or(1));
   // Chunks point at the forks, which must not move.
   forks_.reserve(prompts_.size() * (copies - 1));
+  ASSIGN_OR_RETURN(guidance_,
+                   GuidanceRows::make(settings_, prompts_, static_cast<int64_t>(copies)));
   for (PromptRun& prompt : prompts_) {
     ChainOptions options;
     options.vocab_size = settings_.model.config().vocab_size;
@@ -68,6 +77,7 @@ Status SampleRun::make_sequences() {
         forks_.push_back(prompt.state()->fork());
         state = &forks_.back();
       }
+      options.guidance = guidance_.row(sequences_.size());
       ASSIGN_OR_RETURN(ProcessorChain chain, build_chain(settings_.config, options));
       sequences_.push_back({.number = static_cast<int64_t>(sequences_.size()),
                             .prompt = prompt.index,
@@ -78,29 +88,47 @@ Status SampleRun::make_sequences() {
                             .stopping = {settings_.config, prompt.lengths.max_new_tokens,
                                          settings_.start, settings_.stop_texts},
                             .thinking = {settings_.options.thinking, prompt.ids},
+                            .tracer = tracer_.make_step_tracer(prompt.ids),
                             .stop = std::nullopt});
     }
   }
   return {};
 }
 
-Result<TokenId> SampleRun::choose(const Sequence& sequence, int64_t step) const {
+std::optional<Draw> SampleRun::draw_of(const Sequence& sequence, int64_t step) const {
   if (!settings_.config.do_sample.value_or(false)) {
-    return arg_max(scores_);
+    return std::nullopt;
   }
-  return sample(scores_, {settings_.config.seed.value_or(0),
-                          settings_.options.sequence_index + static_cast<uint32_t>(sequence.number),
-                          static_cast<uint32_t>(step)});
+  return Draw{settings_.config.seed.value_or(0),
+              settings_.options.sequence_index + static_cast<uint32_t>(sequence.number),
+              static_cast<uint32_t>(step)};
 }
 
 Status SampleRun::advance(Sequence* sequence, std::span<const float> logits, int64_t step) {
   scores_.assign(logits.begin(), logits.end());
-  sequence->chain.apply(scores_, {sequence->ids, sequence->prompt_length});
-  ASSIGN_OR_RETURN(const TokenId id, choose(*sequence, step));
+  StepTracer* tracer = sequence->tracer.get();
+  if (tracer != nullptr) {
+    tracer->begin_step(logits);
+  }
+  sequence->chain.apply(scores_, {sequence->ids, sequence->prompt_length}, tracer);
+  const std::optional<Draw> draw = draw_of(*sequence, step);
+  TokenId id = 0;
+  if (draw) {
+    ASSIGN_OR_RETURN(id, sample(scores_, *draw));
+  } else {
+    id = arg_max(scores_);
+  }
   sequence->stop = sequence->stopping.check(sequence->ids, id, step + 1);
+  const bool is_thinking = sequence->thinking.push(id, sequence->stopping.is_end_token(id));
   sequence->ids.push_back(id);
   sequence->chain.accept(id);
-  sequence->thinking.push(id, sequence->stopping.is_end_token(id));
+  if (tracer != nullptr) {
+    TracedStep& traced = tracer->end_step(scores_, id, draw);
+    traced.sequence = sequence->number;
+    traced.step = step;
+    traced.is_thinking = is_thinking;
+    tracer_.step(traced);
+  }
   const auto& on_step = settings_.options.on_step;
   if (on_step && !on_step({sequence->number, step, id, logits, scores_})) {
     is_stopped_by_caller_ = true;
@@ -130,12 +158,15 @@ Status SampleRun::step(int64_t step) {
     return {};
   }
   batch_.clear();
+  chosen_.clear();
   for (Sequence& sequence : sequences_) {
     if (!sequence.stop) {
       batch_.push_back({sequence.state, std::span(sequence.ids).last(1), LogitRows::kLast});
+      chosen_.push_back({static_cast<size_t>(sequence.number), sequence.ids.back()});
     }
   }
   ASSIGN_OR_RETURN(const Logits logits, settings_.forward(batch_));
+  RETURN_IF_ERROR(guidance_.advance(settings_, chosen_));
   int64_t row = 0;
   for (Sequence& sequence : sequences_) {
     if (!sequence.stop) {
@@ -177,9 +208,9 @@ Status SampleRun::run(GenerationResult* result) {
 
 }  // namespace
 
-Status run_samples(const RunSettings& settings, std::vector<PromptRun>* prompts,
+Status run_samples(const RunSettings& settings, std::vector<PromptRun>* prompts, RunTracer* tracer,
                    GenerationResult* result) {
-  return SampleRun(settings, prompts).run(result);
+  return SampleRun(settings, prompts, tracer).run(result);
 }
 
 }  // namespace logitlab

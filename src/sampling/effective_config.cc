@@ -1,7 +1,7 @@
 #include "sampling/effective_config.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <variant>
 
 #include "sampling/generation_fields.h"
@@ -11,25 +11,6 @@ namespace {
 
 bool is_unset(const FieldValue& value) {
   return std::holds_alternative<std::monostate>(value);
-}
-
-// The value of a numeric field; none when it is unset or holds something else.
-std::optional<double> as_number(const FieldValue& value) {
-  if (const auto* number = std::get_if<double>(&value)) {
-    return *number;
-  }
-  if (const auto* integer = std::get_if<int64_t>(&value)) {
-    return static_cast<double>(*integer);
-  }
-  return std::nullopt;
-}
-
-bool is_inside(const FieldRange& range, double number) {
-  const bool is_low_enough =
-      range.highest_is_excluded ? number < range.highest : number <= range.highest;
-  const bool is_high_enough =
-      range.lowest_is_excluded ? number > range.lowest : number >= range.lowest;
-  return is_low_enough && is_high_enough;
 }
 
 }  // namespace
@@ -81,60 +62,19 @@ EffectiveConfig merge_generation_config(const GenerationConfig& call,
   return effective;
 }
 
-Status validate_generation_config(const GenerationConfig& effective) {
-  const bool is_sampling = effective.do_sample.value_or(false);
-  for (const GenerationField& field : generation_fields()) {
-    if (!field.range || (field.only_when_sampling && !is_sampling)) {
-      continue;
-    }
-    const FieldValue value = get_field(effective, field);
-    const std::optional<double> number = as_number(value);
-    if (number && !is_inside(*field.range, *number)) {
-      return fail(ErrorCode::kInvalidArgument, "{}: {} found, want {}{}{}", field.name,
-                  value_text(value), range_text(field), field.range->advice.empty() ? "" : "; ",
-                  field.range->advice);
-    }
+int64_t min_length_in_columns(const GenerationConfig& effective, int64_t prompt_length) {
+  if (!effective.min_new_tokens) {
+    return std::max<int64_t>(effective.min_length.value_or(0), 0);
   }
-  return {};
-}
-
-std::vector<std::string> generation_warnings(const EffectiveConfig& effective, int64_t vocab_size) {
-  std::vector<std::string> warnings;
-  const GenerationConfig& config = effective.config;
-  for (const GenerationField& field : generation_fields()) {
-    const bool is_inert = !config.do_sample.value_or(false) && field.only_when_sampling;
-    const FieldValue value = get_field(config, field);
-    if (is_inert && effective.origin(field.name) == Origin::kGiven && value != field.off &&
-        value != field.fallback) {
-      warnings.push_back(
-          fmt::format("{}={} has no effect: do_sample is false, so the most likely token is always "
-                      "taken",
-                      field.name, value_text(value)));
-    }
-  }
-  if (config.max_new_tokens && config.max_length) {
-    warnings.push_back(fmt::format("max_new_tokens={} wins over max_length={}",
-                                   *config.max_new_tokens, *config.max_length));
-  }
-  if (config.max_new_tokens && config.min_new_tokens &&
-      *config.min_new_tokens > *config.max_new_tokens) {
-    warnings.push_back(
-        fmt::format("min_new_tokens={} is above max_new_tokens={}: no end token can ever be chosen",
-                    *config.min_new_tokens, *config.max_new_tokens));
-  }
-  for (const TokenId id : config.eos_token_id.value_or(std::vector<TokenId>{})) {
-    if (id < 0 || id >= vocab_size) {
-      warnings.push_back(
-          fmt::format("eos_token_id={} is outside the vocabulary of {} tokens and never occurs", id,
-                      vocab_size));
-    }
-  }
-  return warnings;
+  // Without the overflow that a huge number would bring.
+  const int64_t room = std::numeric_limits<int64_t>::max() - prompt_length;
+  return std::max<int64_t>(std::min(*effective.min_new_tokens, room) + prompt_length, 0);
 }
 
 Result<Lengths> resolve_lengths(const GenerationConfig& effective, int64_t prompt_length,
                                 std::optional<int64_t> max_position_embeddings) {
   Lengths lengths;
+  lengths.min_length = min_length_in_columns(effective, prompt_length);
   lengths.min_new_tokens = std::max<int64_t>(effective.min_new_tokens.value_or(0), 0);
   if (effective.max_new_tokens) {
     if (*effective.max_new_tokens < 1) {

@@ -31,21 +31,30 @@ struct EffectiveConfig {
 [[nodiscard]] EffectiveConfig merge_generation_config(const GenerationConfig& call,
                                                       const GenerationConfig& model_defaults);
 
-// Refuses values outside the ranges of the table; those of the sampling filters only when do_sample
-// is true. kInvalidArgument: name, found, wanted, what to do.
+// Refuses values outside the ranges of the table, those of the sampling filters only when do_sample
+// is true, malformed lists, and settings that contradict each other, as transformers does.
+// kInvalidArgument: name, found, wanted, what to do.
 [[nodiscard]] Status validate_generation_config(const GenerationConfig& effective);
 
-// What is accepted but would mislead: sampling settings given for a greedy run, two limits of which
-// one loses, a minimum above the maximum, ids outside the vocabulary. One sentence each.
+// What is accepted but would mislead: settings given for a mode that never looks at them, two
+// limits of which one loses, a minimum above the maximum, values that turn a setting off unawares,
+// ids outside the vocabulary, a default filter that acts beside those that were given. One sentence
+// each. A thinking budget on a model that does not think is the caller's to see.
 [[nodiscard]] std::vector<std::string> generation_warnings(const EffectiveConfig& effective,
                                                            int64_t vocab_size);
 
 // New tokens when neither max_new_tokens nor max_length is set.
 inline constexpr int64_t kDefaultNewTokens = 20;
 
+// Columns, prompt included, before which no end token may come: min_new_tokens, when set, wins over
+// min_length. >= 0.
+[[nodiscard]] int64_t min_length_in_columns(const GenerationConfig& effective,
+                                            int64_t prompt_length);
+
 struct Lengths {
   int64_t max_new_tokens = 0;  // >= 1
   int64_t min_new_tokens = 0;  // >= 0
+  int64_t min_length = 0;      // min_length_in_columns
   bool is_default = false;     // nobody set a limit
 };
 

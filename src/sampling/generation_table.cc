@@ -287,7 +287,7 @@ std::vector<GenerationField> length_fields() {
       {.name = "min_length",
        .member = &Config::min_length,
        .group = FieldGroup::kLength,
-       .range = FieldRange{.lowest = 0},
+       .range = {},
        .fallback = int64_t{0},
        .off = int64_t{0},
        .help = "Forbids the end tokens until prompt and answer have this many tokens. "

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "sampling/effective_config.h"
+#include "sampling/engine_semantics.h"
 #include "sampling/registry.h"
 
 namespace logitlab {
@@ -72,6 +73,10 @@ Result<ProcessorChain> build_chain(const GenerationConfig& effective, const Chai
   CHECK(options.vocab_size >= 1) << options.vocab_size;
   CHECK(options.min_tokens_to_keep >= 1) << options.min_tokens_to_keep;
   RETURN_IF_ERROR(validate_generation_config(effective));
+  if (effective.semantics.value_or(Semantics::kTransformers) != Semantics::kTransformers) {
+    ASSIGN_OR_RETURN(auto engine_processors, make_engine_processors(effective, options));
+    return ProcessorChain(std::move(engine_processors));
+  }
   std::vector<std::unique_ptr<LogitsProcessor>> processors;
   for (const ProcessorSpec& spec : processor_registry()) {
     if (spec.only_when_sampling && !effective.do_sample.value_or(false)) {
@@ -79,7 +84,9 @@ Result<ProcessorChain> build_chain(const GenerationConfig& effective, const Chai
     }
     if (spec.applies(effective)) {
       ASSIGN_OR_RETURN(auto processor, spec.make(effective, options));
-      processors.push_back(std::move(processor));
+      if (processor != nullptr) {
+        processors.push_back(std::move(processor));
+      }
     }
   }
   return ProcessorChain(std::move(processors));

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "sampling/effective_config.h"
+#include "sampling/generation_fields.h"
 #include "sampling/registry.h"
 #include "sampling/test_rows.h"
 
@@ -26,10 +27,15 @@ Row run(const GenerationConfig& call, Row row) {
   return row;
 }
 
+class NoGuidance final : public GuidanceSource {
+ public:
+  std::span<const float> unguided_logits(const SequenceView& /*sequence*/) override { return {}; }
+};
+
 TEST(ProcessorRegistry, StandsInTheOrderOfTheSlots) {
   const auto registry = processor_registry();
   for (size_t i = 1; i < registry.size(); ++i) {
-    EXPECT_LT(registry[i - 1].slot, registry[i].slot) << registry[i].name;
+    EXPECT_LE(registry[i - 1].slot, registry[i].slot) << registry[i].name;
   }
 }
 
@@ -37,20 +43,122 @@ TEST(ProcessorRegistry, NamesAreThoseOfTheProcessors) {
   GenerationConfig all;
   all.do_sample = true;
   all.temperature = 0.5;
+  all.top_h = 0.5;
   all.top_k = 3;
   all.top_p = 0.9;
   all.min_p = 0.1;
+  all.typical_p = 0.9;
+  all.epsilon_cutoff = 0.01;
+  all.eta_cutoff = 0.01;
+  all.repetition_penalty = 1.1;
+  all.encoder_repetition_penalty = 1.1;
+  all.presence_penalty = 0.1;
+  all.frequency_penalty = 0.1;
+  all.no_repeat_ngram_size = 2;
+  all.encoder_no_repeat_ngram_size = 2;
+  all.bad_words_ids = std::vector<TokenIds>{{2, 3}};
+  all.sequence_bias = std::vector<SequenceBias>{{{2}, 1}};
+  all.logit_bias = std::vector<TokenBias>{{2, 1}};
+  all.suppress_tokens = {3};
+  all.begin_suppress_tokens = {3};
+  all.forced_bos_token_id = 0;
+  all.forced_eos_token_id = {1};
+  all.exponential_decay_length_penalty = ExponentialDecay{.start = 1, .factor = 1.1};
+  all.guidance_scale = 2;
+  all.remove_invalid_values = true;
+  all.renormalize_logits = true;
+  all.thinking_budget = 1;
   all.min_new_tokens = 1;
   all.eos_token_id = {1};
+  NoGuidance guidance;
+  const ChainOptions options = {.vocab_size = 4,
+                                .prompt_length = 1,
+                                .guidance = &guidance,
+                                .thinking = ThinkingIds{.open = 2, .close = 3}};
   for (const ProcessorSpec& spec : processor_registry()) {
     ASSERT_TRUE(spec.applies(all)) << spec.name;
-    const auto processor = spec.make(all, {.vocab_size = 4});
-    ASSERT_TRUE(processor.has_value());
+    const auto processor = spec.make(all, options);
+    ASSERT_TRUE(processor.has_value()) << processor.error().message;
+    ASSERT_NE(*processor, nullptr) << spec.name;
     EXPECT_EQ((*processor)->name(), spec.name);
+    EXPECT_EQ((*processor)->clone()->name(), spec.name);
+    EXPECT_EQ((*processor)->clone()->kind(), (*processor)->kind());
+    // Every stage is a setting, and the draw's alone act in the draw alone.
+    const GenerationField* field = find_generation_field(spec.name);
+    ASSERT_NE(field, nullptr) << spec.name;
+    EXPECT_EQ(spec.only_when_sampling, field->only_when_sampling) << spec.name;
   }
-  const auto chain = chain_of(all);
-  ASSERT_TRUE(chain.has_value());
-  EXPECT_EQ(chain->names(), (Names{"min_new_tokens", "temperature", "top_k", "top_p", "min_p"}));
+  const auto chain = build_chain(all, options);
+  ASSERT_TRUE(chain.has_value()) << chain.error().message;
+  EXPECT_EQ(chain->names(), (Names{"guidance_scale",
+                                   "sequence_bias",
+                                   "encoder_repetition_penalty",
+                                   "repetition_penalty",
+                                   "no_repeat_ngram_size",
+                                   "encoder_no_repeat_ngram_size",
+                                   "bad_words_ids",
+                                   "min_length",
+                                   "min_new_tokens",
+                                   "forced_bos_token_id",
+                                   "forced_eos_token_id",
+                                   "remove_invalid_values",
+                                   "exponential_decay_length_penalty",
+                                   "suppress_tokens",
+                                   "begin_suppress_tokens",
+                                   "logit_bias",
+                                   "frequency_penalty",
+                                   "presence_penalty",
+                                   "thinking_budget",
+                                   "temperature",
+                                   "top_h",
+                                   "top_k",
+                                   "top_p",
+                                   "min_p",
+                                   "typical_p",
+                                   "epsilon_cutoff",
+                                   "eta_cutoff",
+                                   "renormalize_logits"}));
+  // Nothing is guided without a model, and nothing thinks without marks.
+  EXPECT_FALSE(build_chain(all, {.vocab_size = 4}).has_value());
+  all.guidance_scale.reset();
+  const auto plain = build_chain(all, {.vocab_size = 4});
+  ASSERT_TRUE(plain.has_value());
+  EXPECT_EQ(plain->size(), chain->size() - 2);
+}
+
+TEST(ProcessorChain, RefusesIdsOutsideTheVocabularyWhereTransformersDoes) {
+  const auto refusal = [](const GenerationConfig& call) {
+    const auto chain = chain_of(call);
+    return chain ? "" : chain.error().message;
+  };
+  GenerationConfig call;
+  call.sequence_bias = std::vector<SequenceBias>{{{1, 4}, 1}};
+  EXPECT_EQ(refusal(call),
+            "sequence_bias: token 4 found, want 0 to 3: the vocabulary has 4 tokens");
+  call = {};
+  call.bad_words_ids = std::vector<TokenIds>{{4}};
+  EXPECT_EQ(refusal(call).find("bad_words_ids: token 4 found"), 0U);
+  call.eos_token_id = {4};  // a word that is an end token is dropped before anything looks at it
+  EXPECT_EQ(refusal(call), "");
+  call = {};
+  call.logit_bias = std::vector<TokenBias>{{4, 1}};
+  EXPECT_EQ(refusal(call).find("logit_bias: token 4 found"), 0U);
+  call = {};
+  call.forced_bos_token_id = 4;
+  EXPECT_EQ(refusal(call).find("forced_bos_token_id: token 4 found"), 0U);
+  call = {};
+  call.forced_eos_token_id = {1, 4};
+  EXPECT_EQ(refusal(call).find("forced_eos_token_id: token 4 found"), 0U);
+  call = {};
+  call.exponential_decay_length_penalty = ExponentialDecay{.start = 1, .factor = 1.1};
+  call.eos_token_id = {4};
+  EXPECT_EQ(refusal(call).find("exponential_decay_length_penalty: eos_token_id: token 4"), 0U);
+  call = {};
+  call.suppress_tokens = {4, -1};
+  call.begin_suppress_tokens = {4};
+  call.eos_token_id = {4};
+  call.min_new_tokens = 1;
+  EXPECT_EQ(refusal(call), "");
 }
 
 TEST(ProcessorChain, SamplingAloneMeansTopK50) {  // W26
@@ -70,7 +178,7 @@ TEST(ProcessorChain, GreedyHasNoFilters) {
   call.eos_token_id = {1};
   const auto chain = chain_of(call);
   ASSERT_TRUE(chain.has_value());
-  EXPECT_EQ(chain->names(), (Names{"min_new_tokens"}));
+  EXPECT_EQ(chain->names(), (Names{"min_length", "min_new_tokens"}));
 }
 
 TEST(ProcessorChain, ValuesThatDoNothingBuildNothing) {

@@ -49,11 +49,14 @@ struct ProcessorSpec {
   bool only_when_sampling = false;
   // Whether the effective settings ask for it. do_sample is checked by build_chain.
   bool (*applies)(const GenerationConfig& effective) = nullptr;
+  // Null inside: with these options it could never act, and no stage is built. kInvalidArgument: an
+  // id outside the vocabulary where transformers refuses it, a setting that needs what is missing.
   Result<std::unique_ptr<LogitsProcessor>> (*make)(const GenerationConfig& effective,
                                                    const ChainOptions& options) = nullptr;
 };
 
-// Sorted by slot. Static data.
+// Sorted by slot; our own additions (OpenAI's penalties, the thinking budget) stand where
+// transformers puts a caller's processors. Static data.
 [[nodiscard]] std::span<const ProcessorSpec> processor_registry();
 
 }  // namespace logitlab

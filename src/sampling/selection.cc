@@ -78,4 +78,42 @@ bool softmax_float32(std::span<const float> scores, std::vector<float>* probabil
   return true;
 }
 
+void log_softmax_float32(std::span<float> scores) {
+  float largest = -std::numeric_limits<float>::infinity();
+  bool has_nan = false;
+  for (const float score : scores) {
+    has_nan = has_nan || std::isnan(score);
+    largest = std::max(largest, score);
+  }
+  if (has_nan || std::isinf(largest)) {
+    std::ranges::fill(scores, std::numeric_limits<float>::quiet_NaN());
+    return;
+  }
+  double sum = 0;
+  for (const float score : scores) {
+    sum += static_cast<double>(std::exp(score - largest));
+  }
+  const float log_sum = std::log(static_cast<float>(sum));
+  // Two subtractions: next to a huge maximum the logarithm would vanish.
+  for (float& score : scores) {
+    score = score - largest - log_sum;
+  }
+}
+
+float entropy_float32(std::span<const float> scores, std::span<const float> probabilities) {
+  const float largest = *std::ranges::max_element(scores);
+  double sum = 0;
+  for (const float score : scores) {
+    sum += static_cast<double>(std::exp(score - largest));
+  }
+  const float log_sum_exp = std::log(static_cast<float>(sum)) + largest;
+  double nats = 0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const float log_probability =
+        std::max(scores[i] - log_sum_exp, std::numeric_limits<float>::lowest());
+    nats -= static_cast<double>(log_probability * probabilities[i]);
+  }
+  return static_cast<float>(nats);
+}
+
 }  // namespace logitlab

@@ -23,4 +23,14 @@ void top_ids(std::span<const float> scores, int64_t n, std::vector<TokenId>* ids
 [[nodiscard]] bool softmax_float32(std::span<const float> scores,
                                    std::vector<float>* probabilities);
 
+// log_softmax(scores) in float32 with torch's steps, in place: (x - max) - log(sum(exp(x - max))).
+// A row without a softmax becomes NaN throughout, as in torch.
+void log_softmax_float32(std::span<float> scores);
+
+// Entropy in nats as torch.distributions.Categorical computes it in float32: the sum of
+// -(x - logsumexp) * probability, where a probability of 0 adds nothing. `probabilities`: what
+// softmax_float32 gave for `scores`.
+[[nodiscard]] float entropy_float32(std::span<const float> scores,
+                                    std::span<const float> probabilities);
+
 }  // namespace logitlab

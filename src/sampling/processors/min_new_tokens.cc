@@ -1,7 +1,8 @@
 #include "sampling/processors/min_new_tokens.h"
 
-#include <limits>
 #include <utility>
+
+#include "sampling/row_edits.h"
 
 namespace logitlab {
 
@@ -9,13 +10,8 @@ MinNewTokens::MinNewTokens(int64_t min_new_tokens, std::vector<TokenId> end_ids)
     : min_new_tokens_(min_new_tokens), end_ids_(std::move(end_ids)) {}
 
 void MinNewTokens::apply(std::span<float> scores, const SequenceView& sequence) {
-  if (sequence.generated() >= min_new_tokens_) {
-    return;
-  }
-  for (const TokenId id : end_ids_) {
-    if (id >= 0 && static_cast<size_t>(id) < scores.size()) {
-      scores[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
-    }
+  if (sequence.generated() < min_new_tokens_) {
+    ban_tokens(scores, end_ids_);
   }
 }
 

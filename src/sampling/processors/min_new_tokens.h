@@ -14,6 +14,7 @@ class MinNewTokens final : public LogitsProcessor {
   MinNewTokens(int64_t min_new_tokens, std::vector<TokenId> end_ids);
 
   [[nodiscard]] std::string_view name() const override { return "min_new_tokens"; }
+  [[nodiscard]] ProcessorKind kind() const override { return ProcessorKind::kFilter; }
   void apply(std::span<float> scores, const SequenceView& sequence) override;
   [[nodiscard]] std::unique_ptr<LogitsProcessor> clone() const override;
 

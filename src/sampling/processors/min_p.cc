@@ -11,10 +11,12 @@ MinP::MinP(double min_p, int64_t min_tokens_to_keep)
     : min_p_(static_cast<float>(min_p)), min_tokens_to_keep_(min_tokens_to_keep) {}
 
 void MinP::apply(std::span<float> scores, const SequenceView& /*sequence*/) {
+  cut_ = {};
   if (!softmax_float32(scores, &probabilities_)) {
     return;
   }
   const float threshold = min_p_ * *std::ranges::max_element(probabilities_);
+  cut_ = {CutMeasure::kProbability, static_cast<double>(threshold)};
   // The most probable token is never below its own share, so one to keep needs no care.
   if (min_tokens_to_keep_ > 1) {
     top_ids(scores, min_tokens_to_keep_, &best_);

@@ -15,7 +15,9 @@ class MinP final : public LogitsProcessor {
   MinP(double min_p, int64_t min_tokens_to_keep);  // 0 to 1, >= 1
 
   [[nodiscard]] std::string_view name() const override { return "min_p"; }
+  [[nodiscard]] ProcessorKind kind() const override { return ProcessorKind::kFilter; }
   void apply(std::span<float> scores, const SequenceView& sequence) override;
+  [[nodiscard]] Cut cut() const override { return cut_; }
   [[nodiscard]] std::unique_ptr<LogitsProcessor> clone() const override;
 
  private:
@@ -23,6 +25,7 @@ class MinP final : public LogitsProcessor {
   int64_t min_tokens_to_keep_;
   std::vector<float> probabilities_;
   std::vector<TokenId> best_;
+  Cut cut_;
 };
 
 }  // namespace logitlab

@@ -19,6 +19,7 @@ TopP::TopP(double top_p, int64_t min_tokens_to_keep)
 
 void TopP::apply(std::span<float> scores, const SequenceView& /*sequence*/) {
   const auto vocab_size = static_cast<int64_t>(scores.size());
+  cut_ = {};
   if (vocab_size <= min_tokens_to_keep_ || !softmax_float32(scores, &probabilities_)) {
     return;
   }
@@ -59,9 +60,11 @@ void TopP::apply(std::span<float> scores, const SequenceView& /*sequence*/) {
     }
   }
   std::sort(begin, end, goes_first);
-  while (begin != end && is_removed(mass += static_cast<double>(begin->probability))) {
+  while (begin != end && is_removed(mass + static_cast<double>(begin->probability))) {
+    mass += static_cast<double>(begin->probability);
     ++begin;
   }
+  cut_ = {CutMeasure::kMass, 1.0 - mass};
   if (candidates_.end() - begin < min_tokens_to_keep_) {
     // What stays is a part of the best, so the best alone replace it.
     top_ids(scores, min_tokens_to_keep_, &best_);

@@ -18,7 +18,9 @@ class TopP final : public LogitsProcessor {
   TopP(double top_p, int64_t min_tokens_to_keep);  // >= 0, >= 1
 
   [[nodiscard]] std::string_view name() const override { return "top_p"; }
+  [[nodiscard]] ProcessorKind kind() const override { return ProcessorKind::kFilter; }
   void apply(std::span<float> scores, const SequenceView& sequence) override;
+  [[nodiscard]] Cut cut() const override { return cut_; }
   [[nodiscard]] std::unique_ptr<LogitsProcessor> clone() const override;
 
  private:
@@ -33,6 +35,7 @@ class TopP final : public LogitsProcessor {
   std::vector<float> probabilities_;
   std::vector<Candidate> candidates_;
   std::vector<TokenId> best_;
+  Cut cut_;
 };
 
 }  // namespace logitlab

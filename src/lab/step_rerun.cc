@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string_view>
 
 #include <fmt/format.h>
 
-#include "tensor/dtype.h"
+#include "sampling/logits_dtype.h"
 
 namespace logitlab {
 namespace {
@@ -51,14 +50,7 @@ double log_subtract(double a, double b) {
 }
 
 float rounded(float value, LogitsDtype dtype) {
-  switch (dtype) {
-    case LogitsDtype::kBfloat16:
-      return bf16_to_float(float_to_bf16(value));
-    case LogitsDtype::kFloat16:
-      return f16_to_float(float_to_f16(value));
-    case LogitsDtype::kFloat32:
-      break;
-  }
+  round_logits({&value, 1}, dtype);
   return value;
 }
 

@@ -242,6 +242,14 @@ GenerationConfig random_settings(std::mt19937* random, int64_t vocab_size) {
   return config;
 }
 
+// Other semantics know fewer settings.
+bool is_possible(const GenerationConfig& given, const GenerationConfig& behind,
+                 int64_t vocab_size) {
+  ChainOptions options;
+  options.vocab_size = vocab_size;
+  return build_chain(merge_generation_config(given, behind).config, options).has_value();
+}
+
 // For every step, by running the processors over the real rows with the traced prefix.
 std::vector<Outcome> truth_of(const std::vector<Row>& rows, const TraceMemory& trace,
                               const GenerationConfig& config, const Recording& recording) {
@@ -334,9 +342,13 @@ Counts compare_random(uint32_t seed, const Recording& recording, int n_trials) {
                       [](float& logit) { logit = std::round(logit); });
       }
     }
-    GenerationConfig old = random_settings(&random, kVocab);
-    old.suppress_tokens.reset();
-    compare(rows, old, random_settings(&random, kVocab), recording, &counts);
+    GenerationConfig old;
+    GenerationConfig other;
+    do {
+      old = random_settings(&random, kVocab);
+      other = random_settings(&random, kVocab);
+    } while (!is_possible(old, {}, kVocab) || !is_possible(other, old, kVocab));
+    compare(rows, old, other, recording, &counts);
   }
   return counts;
 }

@@ -48,10 +48,14 @@ def ask(binary, cases):
     return answers
 
 
-def disagreement(wanted, answer):
+def disagreement(case, wanted, answer):
     """What differs between transformers' outcome and our answer, or None."""
     if isinstance(wanted, Refused):
-        return None if "error" in answer else f"accepted; transformers refuses: {wanted.message}"
+        if "error" not in answer:
+            return f"accepted; transformers refuses: {wanted.message}"
+        message = answer["error"]["message"]
+        is_named = any(name in message for name in (*case["config"], *case.get("model_config", {})))
+        return None if is_named else f"refused without the setting's name: {message}"
     if "error" in answer:
         return f"refused: {answer['error']['message']}"
     stages = [stage for stage in answer["stages"] if stage["name"] != "log_softmax"]
@@ -95,7 +99,7 @@ def compare(binary, cases, tally):
             tally["refused"] += isinstance(wanted, Refused)
             if isinstance(wanted, Outcome):
                 tally.update(("compared", name) for name in wanted.names)
-            difference = disagreement(wanted, answer)
+            difference = disagreement(case, wanted, answer)
             if difference:
                 found.append(f"{difference}: {json.dumps(case)}")
     return found

@@ -26,6 +26,7 @@ the terms p |log p| each with the noise of p.
 
 import dataclasses
 import functools
+import math
 import types
 import warnings
 
@@ -89,6 +90,9 @@ class Outcome:
     # near 0 are differences of larger numbers.
     absolute_tolerance: float
     is_exact: bool  # no exponential or logarithm: the same bits are expected
+    max_length: int  # as the chain was built with
+    min_tokens_to_keep: int
+    is_beam: bool
 
 
 class StandIn(GenerationMixin):
@@ -118,6 +122,14 @@ class StandIn(GenerationMixin):
             prepared, input_ids_seq_length=length, encoder_input_ids=prompt, device="cpu")
 
 
+def min_tokens_to_keep(prepared):
+    """What _get_logits_processor gives to the filters, whether or not there is one."""
+    if (prepared.num_beams or 1) <= 1:
+        return 1
+    eos = prepared._eos_token_tensor
+    return 2 if eos is None else len(eos) + 1
+
+
 def as_keywords(config):
     """The settings as transformers spells them: "7,8" of JSON is the tuple (7, 8)."""
     config = dict(config)
@@ -145,12 +157,13 @@ def reference(case):
                 as_keywords(case["config"]), ids[:, :case["prompt_length"]])
         except ROW_ERRORS as error:
             return Refused(f"{type(error).__name__}: {error}")
-        return run(processors, ids, row, unguided, (prepared.num_beams or 1) > 1)
+        return run(prepared, processors, ids, row, unguided)
 
 
-def run(processors, ids, row, unguided, is_beam):
+def run(prepared, processors, ids, row, unguided):
     scores, names, survivors = row[None, :], [], []
     state = Precision()
+    is_beam = (prepared.num_beams or 1) > 1
     if is_beam:
         state.after_log_softmax(scores[0])
         scores = scores.log_softmax(-1)
@@ -169,27 +182,35 @@ def run(processors, ids, row, unguided, is_beam):
         state.after(name, processor, before[0], unguided)
         names.append(name)
         survivors.append(int((~scores[0].isneginf()).sum()))
-    return Outcome(names, survivors, scores[0].numpy(), state.absolute, state.is_exact)
+    return Outcome(names, survivors, scores[0].numpy(), state.absolute, state.is_exact,
+                   prepared.max_length, min_tokens_to_keep(prepared), is_beam)
 
 
 class Precision:
-    """How far scores of two float32 evaluations of the chain so far may be apart."""
+    """How far the scores of two float32 evaluations of the chain so far may be apart."""
 
     def __init__(self):
-        self.absolute = 0.0
+        self.noise = 0.0  # of each token on its own
+        self.offset = 0.0  # of all tokens together, which no softmax sees
         self.is_exact = True
 
     @property
-    def noise(self):
-        return self.absolute
+    def absolute(self):
+        return self.noise + self.offset
 
     def after_log_softmax(self, x, factor=1.0):
-        finite = x[x.isfinite()]
-        if len(finite):
-            # x - max and the logarithm of the sum, each rounded, on either side.
-            spread = float(finite.max() - finite.min()) + float(numpy.log(len(x)))
-            self.absolute = self.absolute + 4 * U * (spread + 1) * factor
         self.is_exact = False
+        finite = x[x.isfinite()]
+        if not len(finite) or not has_softmax(x.numpy()):
+            return
+        # x - max and the logarithm of the sum, each rounded, on either side.
+        bound = 4 * U * (float(finite.max() - finite.min()) + math.log(len(x)) + 1)
+        self.noise += bound * factor
+        # Torch adds a hundred thousand float32 numbers in a few lanes: its sum has a larger error,
+        # which is measured.
+        error = x.log_softmax(-1).double() - x.double().log_softmax(-1)
+        measured = float(error[x.isfinite()].abs().max())
+        self.offset += max(0.0, measured - bound / 2) * factor
 
     def after(self, name, processor, before, unguided):
         if name == "guidance_scale":
@@ -199,11 +220,17 @@ class Precision:
         elif name == "renormalize_logits":
             self.after_log_softmax(before)
         elif name == "temperature":
-            self.absolute /= processor.temperature
+            self.scale(1 / processor.temperature, 0)
         elif name in ("repetition_penalty", "encoder_repetition_penalty"):
-            self.absolute *= max(processor.penalty, 1 / processor.penalty)
+            factor = max(processor.penalty, 1 / processor.penalty)
+            self.scale(factor, factor - 1)
         elif name == "exponential_decay_length_penalty":
-            self.absolute *= 1 + abs(processor.regulation_factor) ** 32
+            growth = abs(processor.regulation_factor) ** 32
+            self.scale(1 + growth, growth)
+
+    def scale(self, factor, unevenness):
+        self.noise = self.noise * factor + self.offset * unevenness
+        self.offset *= factor
 
 
 def has_softmax(x):

@@ -34,7 +34,7 @@ TEST(ModelDefaults, GenerationConfigWinsOverConfig) {
   EXPECT_EQ(defaults->config.eos_token_id, (std::vector<TokenId>{2}));
   EXPECT_EQ(defaults->stop_ids.front().origin, "config.json");
   folder.write("generation_config.json",
-               R"({"eos_token_id": [2, 11], "do_sample": true, "num_beam_groups": 2,
+               R"({"eos_token_id": [2, 11], "do_sample": true, "watermarking_config": {"bias": 2.5},
                    "transformers_version": "5.17.0"})");
   defaults = read_defaults_from_folder(folder.path());
   ASSERT_TRUE(defaults) << defaults.error().message;

@@ -76,7 +76,7 @@ TEST(BeamCases, B3b) {
   expect_beams(result, {{{2, 3, 1}, -.6006}, {{2, 3, 2, 3}, -.7297}});
   EXPECT_EQ(model.calls(), 4);
   EXPECT_EQ(result->sequences[1].stop_reason, StopReason::kLength);
-  EXPECT_EQ(result->beam_stop, "no running beam can beat the finished ones");
+  EXPECT_EQ(result->beam_stop, "every candidate stops");
 }
 
 TEST(BeamCases, B4_B11) {

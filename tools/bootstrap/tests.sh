@@ -197,6 +197,7 @@ export_test_environment() {
   LOGITLAB_DEFAULT_MODEL=$(model_path)
   export LOGITLAB_BIN LOGITLAB_DEFAULT_MODEL
   export LOGITLAB_TEXT_PROBE=$ROOT/build/$preset/src/text/text_probe
+  export LOGITLAB_SEARCH_PROBE=$ROOT/build/$preset/src/generate/search_probe
   export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
   if [[ -d $ROOT/../shared ]]; then
     LOGITLAB_SHARED=$(cd "$ROOT/../shared" && pwd -P)
@@ -261,7 +262,7 @@ test_oracle() {
   STEPS=4
   step 'default model' fetch_model
   step 'torch and transformers' make_oracle_environment "$venv"
-  step 'build release' build release --target logitlab text_probe
+  step 'build release' build release --target logitlab text_probe search_probe
   export_test_environment release
   after 'default model,torch and transformers,build release' 'oracle' oracle_run "$venv" "$@"
   summary

@@ -54,10 +54,11 @@ ARCHITECTURE_HOMES = (
     ("src/models/CMakeLists.txt", "the list of files"),
     ("src/nn/rope.cc", "llama3 is a value of rope_scaling.rope_type in config.json"),
     ("src/text/", "names of GGUF tokenizer models and pre-tokenizers, which are file format words"),
+    ("src/sampling/engine_semantics.cc", "the rules of llama.cpp, which is another program"),
 )
 # Words that hold such a name and mean something else: another program, a file name, a hub id.
 OTHER_MEANINGS = re.compile(
-    r"llama\.cpp|llama-cpp|[\w.-]+/[\w.-]+|[\w.-]+\.gguf|SmolLM2-[\w.-]+", re.IGNORECASE)
+    r"llama\.cpp|llama[-_]?cpp|[\w.-]+/[\w.-]+|[\w.-]+\.gguf|SmolLM2-[\w.-]+", re.IGNORECASE)
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?P<open>["<])(?P<name>[^">\n]+)[">]',
                       re.MULTILINE)
@@ -153,7 +154,8 @@ def check_architecture_names(path, split):
     code = re.sub(r"^[ \t]*#[ \t]*include[^\n]*", "", split.code, flags=re.MULTILINE)
     for match in re.finditer(r"\b[A-Za-z_]\w*", code):
         name = re.search(r"(?:^|_|k|[a-z])(Llama|Mistral|Qwen|SmolLM)|"
-                         r"(?:^|_)(llama|mistral|qwen\d?|smollm\d?)(?:_|$)", match.group(0))
+                         r"(?:^|_)(llama|mistral|qwen\d?|smollm\d?)(?:_|$)",
+                         OTHER_MEANINGS.sub(" ", match.group(0)))
         if name:
             yield Finding(path, source_tree.line_of(code, match.start()),
                           f"{match.group(0)} names an architecture, which belongs in "

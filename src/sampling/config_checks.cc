@@ -183,20 +183,13 @@ Status check_search(const Config& c) {
                 "answers",
                 num_return_sequences, num_beams, num_beams);
   }
-  // transformers changes the rows of the first beam or answer alone then; nobody can want that.
-  if (num_beams > 1 || num_return_sequences > 1) {
-    if (c.encoder_repetition_penalty.value_or(1.0) != 1.0) {
-      return fail(ErrorCode::kInvalidArgument,
-                  "encoder_repetition_penalty: {} found, want 1 with several beams or answers: "
-                  "transformers applies it to the first row alone",
-                  *c.encoder_repetition_penalty);
-    }
-    if (c.encoder_no_repeat_ngram_size.value_or(0) > 0) {
-      return fail(ErrorCode::kInvalidArgument,
-                  "encoder_no_repeat_ngram_size: {} found, want 0 with several beams or answers: "
-                  "one answer at a time has a defined meaning",
-                  *c.encoder_no_repeat_ngram_size);
-    }
+  // transformers changes the row of the first beam or answer alone then; nobody can want that.
+  if ((num_beams > 1 || num_return_sequences > 1) &&
+      c.encoder_repetition_penalty.value_or(1.0) != 1.0) {
+    return fail(ErrorCode::kInvalidArgument,
+                "encoder_repetition_penalty: {} found, want 1 with several beams or answers: "
+                "transformers applies it to the first row alone",
+                *c.encoder_repetition_penalty);
   }
   return {};
 }

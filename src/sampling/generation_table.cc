@@ -64,6 +64,11 @@ std::vector<GenerationField> choice_fields() {
        .help = "Looks at the 100 best tokens and keeps, from the best down, those that together "
                "carry this share of their entropy. 0.4 is usual",
        .only_when_sampling = true},
+  };
+}
+
+std::vector<GenerationField> fine_choice_fields() {
+  return {
       {.name = "typical_p",
        .member = &Config::typical_p,
        .group = FieldGroup::kChoice,
@@ -169,6 +174,11 @@ std::vector<GenerationField> penalty_fields() {
        .fallback = int64_t{0},
        .off = int64_t{0},
        .help = "Forbids every token that would repeat a group of n tokens of the prompt. 0 is off"},
+  };
+}
+
+std::vector<GenerationField> bias_fields() {
+  return {
       {.name = "bad_words_ids",
        .member = &Config::bad_words_ids,
        .group = FieldGroup::kPenalties,
@@ -205,6 +215,11 @@ std::vector<GenerationField> penalty_fields() {
        .fallback = {},
        .off = TokenIds{},
        .help = "Tokens that are not chosen as the first of the answer"},
+  };
+}
+
+std::vector<GenerationField> forcing_fields() {
+  return {
       {.name = "forced_bos_token_id",
        .member = &Config::forced_bos_token_id,
        .group = FieldGroup::kPenalties,
@@ -381,7 +396,8 @@ std::vector<GenerationField> search_and_id_fields() {
 std::span<const GenerationField> generation_fields() {
   static const std::vector<GenerationField> fields = [] {
     std::vector<GenerationField> all = choice_fields();
-    for (const auto& part : {penalty_fields(), length_fields(), search_and_id_fields()}) {
+    for (const auto& part : {fine_choice_fields(), penalty_fields(), bias_fields(),
+                             forcing_fields(), length_fields(), search_and_id_fields()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

@@ -39,7 +39,8 @@ TEST(ProcessorRegistry, StandsInTheOrderOfTheSlots) {
   }
 }
 
-TEST(ProcessorRegistry, NamesAreThoseOfTheProcessors) {
+// Settings that ask for every processor.
+GenerationConfig everything() {
   GenerationConfig all;
   all.do_sample = true;
   all.temperature = 0.5;
@@ -70,6 +71,11 @@ TEST(ProcessorRegistry, NamesAreThoseOfTheProcessors) {
   all.thinking_budget = 1;
   all.min_new_tokens = 1;
   all.eos_token_id = {1};
+  return all;
+}
+
+TEST(ProcessorRegistry, NamesAreThoseOfTheProcessors) {
+  GenerationConfig all = everything();
   NoGuidance guidance;
   const ChainOptions options = {.vocab_size = 4,
                                 .prompt_length = 1,

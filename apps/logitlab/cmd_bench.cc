@@ -1,7 +1,10 @@
 // bench: how fast the model runs here, and how far that is from what the memory allows.
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -16,9 +19,11 @@
 #include "json_out.h"
 #include "model_options.h"
 #include "progress_bar.h"
+#include "sampling/generation_fields.h"
 #include "state/kv_cache.h"
 #include "streamed_answer.h"
 #include "text_layout.h"
+#include "trace/trace_file.h"
 
 namespace logitlab {
 namespace {
@@ -28,11 +33,18 @@ constexpr size_t kBandwidthBuffer = size_t{512} << 20;
 constexpr size_t kSmallestBuffer = size_t{64} << 20;
 constexpr double kBandwidthSeconds = 0.5;
 
+constexpr int64_t kTraceCandidates = 20;
+// A short prompt: its steps are the cheapest, so the share is the largest that a user meets.
+constexpr int64_t kTracePromptTokens = 16;
+// A few percent are looked for, which is what single runs differ by.
+constexpr int kLeastTracePairs = 5;
+
 struct BenchOptions {
   ModelOptions model;
   int64_t prompt_tokens = 512;
   int64_t new_tokens = 64;
   int reps = 3;
+  bool no_trace = false;
 };
 
 struct Rep {
@@ -41,8 +53,16 @@ struct Rep {
   double first_token_seconds = 0;
 };
 
+// What a full trace costs: pairs of runs, one with a trace to a file and one without.
+struct TraceCost {
+  std::vector<double> shares;  // per pair: time with over time without, less 1
+  double share = 0;            // their median
+  double bytes_per_token = 0;  // of the file
+};
+
 struct Figures {
   std::vector<Rep> reps;
+  std::optional<TraceCost> trace;
   double bandwidth = 0;  // bytes per second that all threads read, measured here
   size_t weight_bytes = 0;
   double kv_bytes = 0;  // per new token, on average over the run
@@ -93,24 +113,96 @@ double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_toke
   return bytes;
 }
 
+Result<GenerationResult> generate_without_end(Engine& engine, GenerationConfig config,
+                                              const std::vector<TokenId>& prompt,
+                                              int64_t new_tokens, GenerateOptions options) {
+  config.eos_token_id = std::vector<TokenId>{};
+  // The first token comes with the prefill; the decode rate counts the steps after it.
+  config.max_new_tokens = new_tokens + 1;
+  config.min_new_tokens = 0;
+  options.is_cancelled = InterruptGuard::was_interrupted;
+  ASSIGN_OR_RETURN(GenerationResult result, engine.generate(prompt, config, options));
+  if (result.first().stop_reason == StopReason::kCancelled) {
+    return fail(ErrorCode::kCancelled, "bench: stopped by the user");
+  }
+  return result;
+}
+
 Result<Rep> run_once(Engine& engine, const BenchOptions& options,
                      const std::vector<TokenId>& prompt) {
   GenerationConfig config;
   config.do_sample = false;
-  config.eos_token_id = std::vector<TokenId>{};
-  // The first token comes with the prefill; the decode rate counts the steps after it.
-  config.max_new_tokens = options.new_tokens + 1;
-  config.min_new_tokens = 0;
-  GenerateOptions generate_options;
-  generate_options.is_cancelled = InterruptGuard::was_interrupted;
   ASSIGN_OR_RETURN(const GenerationResult result,
-                   engine.generate(prompt, config, generate_options));
-  if (result.first().stop_reason == StopReason::kCancelled) {
-    return fail(ErrorCode::kCancelled, "bench: stopped by the user");
-  }
+                   generate_without_end(engine, config, prompt, options.new_tokens, {}));
   return Rep{static_cast<double>(options.prompt_tokens) / result.prefill_seconds,
              static_cast<double>(options.new_tokens) / result.decode_seconds,
              result.first_token_seconds};
+}
+
+// A usual draw, with and without a trace.
+GenerationConfig trace_settings() {
+  GenerationConfig config;
+  config.do_sample = true;
+  config.temperature = 0.7;
+  config.top_k = 50;
+  config.top_p = 0.9;
+  return config;
+}
+
+// Decode seconds of one run with a trace; adds the bytes of its file.
+Result<double> traced_seconds(Engine& engine, const BenchOptions& options,
+                              const std::vector<TokenId>& prompt, double* bytes) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) {
+    return fail(ErrorCode::kNotFound,
+                "bench: no folder for temporary files: {}; --no-trace does without",
+                error.message());
+  }
+  const std::string path = folder / fmt::format("logitlab-bench-{}.jsonl", ::getpid());
+  ASSIGN_OR_RETURN(const auto file, TraceFileWriter::create(path));
+  GenerateOptions generate_options;
+  generate_options.trace.sink = file.get();
+  generate_options.trace.n_candidates = kTraceCandidates;
+  auto result = generate_without_end(engine, trace_settings(), prompt, options.new_tokens,
+                                     std::move(generate_options));
+  RETURN_IF_ERROR(result);
+  const Status closed = file->close();
+  std::filesystem::remove(path, error);
+  RETURN_IF_ERROR(closed);
+  *bytes += static_cast<double>(file->bytes());
+  return result->decode_seconds;
+}
+
+// The order changes from pair to pair, so that a machine that becomes slower or faster favours
+// neither side.
+Result<TraceCost> measure_trace(Engine& engine, const BenchOptions& options, ProgressBar* bar) {
+  const std::vector<TokenId> prompt = bench_prompt(
+      std::min(options.prompt_tokens, kTracePromptTokens), engine.model().config().vocab_size);
+  TraceCost cost;
+  double bytes = 0;
+  const int pairs = std::max(options.reps, kLeastTracePairs);
+  for (int pair = 0; pair < pairs; ++pair) {
+    double with = 0;
+    double without = 0;
+    for (int turn = 0; turn < 2; ++turn) {
+      if ((turn + pair) % 2 == 0) {
+        ASSIGN_OR_RETURN(
+            const GenerationResult result,
+            generate_without_end(engine, trace_settings(), prompt, options.new_tokens, {}));
+        without = result.decode_seconds;
+      } else {
+        ASSIGN_OR_RETURN(with, traced_seconds(engine, options, prompt, &bytes));
+      }
+    }
+    cost.shares.push_back(with / without - 1);
+    bar->update("measuring the trace", static_cast<uint64_t>(pair) + 1,
+                static_cast<uint64_t>(pairs), "pairs");
+  }
+  cost.share = median(cost.shares);
+  cost.bytes_per_token =
+      bytes / (static_cast<double>(pairs) * static_cast<double>(options.new_tokens + 1));
+  return cost;
 }
 
 Status check_length(const Engine& engine, const BenchOptions& options) {
@@ -142,6 +234,10 @@ Json document_of(const BenchOptions& options, const Engine& engine, const Figure
   document["read_bandwidth_bytes_per_second"] = figures.bandwidth;
   document["bandwidth_share"] = figures.bandwidth > 0 ? bytes * decode / figures.bandwidth : 0.0;
   document["peak_memory_bytes"] = figures.peak_memory_bytes;
+  document["trace_overhead_share"] = figures.trace ? Json(figures.trace->share) : Json();
+  document["trace_bytes_per_token"] = figures.trace ? Json(figures.trace->bytes_per_token) : Json();
+  document["trace_pair_shares"] = figures.trace ? Json(figures.trace->shares) : Json();
+  document["trace_settings"] = figures.trace ? to_json(trace_settings()) : Json();
   document["reps"] = Json::array();
   for (const Rep& rep : figures.reps) {
     document["reps"].push_back({{"prefill_tokens_per_second", rep.prefill_rate},
@@ -182,6 +278,16 @@ void print_figures(Terminal* terminal, const BenchOptions& options, const Engine
   add("share of it",
       fmt::format("{:.0f} %", figures.bandwidth > 0 ? 100 * bytes * decode / figures.bandwidth : 0),
       "what decoding reads, over what the memory gives");
+  if (figures.trace) {
+    std::string pairs;
+    for (const double share : figures.trace->shares) {
+      pairs += fmt::format(" {:.1f}", 100 * share);
+    }
+    add("full trace", fmt::format("{:+.1f} %", 100 * figures.trace->share),
+        fmt::format("of the time of a draw (temperature 0.7, top_k 50, top_p 0.9), {} a token; "
+                    "pairs:{}",
+                    human_bytes(static_cast<size_t>(figures.trace->bytes_per_token)), pairs));
+  }
   add("peak memory", human_bytes(figures.peak_memory_bytes), "");
   terminal->print(fmt::format("{}\n{}\n",
                               terminal->paint(Style::kHeading, short_name(engine.source())),
@@ -205,6 +311,9 @@ Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
       ASSIGN_OR_RETURN(const Rep rep, run_once(*engine, options, prompt));
       figures.reps.push_back(rep);
       bar.update("measuring", static_cast<uint64_t>(i) + 1, total, "runs");
+    }
+    if (!options.no_trace) {
+      ASSIGN_OR_RETURN(figures.trace, measure_trace(*engine, options, &bar));
     }
     // Before the buffer of the next measurement counts as well.
     figures.peak_memory_bytes = read_memory().peak_resident_bytes;
@@ -238,6 +347,10 @@ Action declare_bench(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(1, 1000))
       ->group("Measurement");
+  app.add_flag("--no-trace", options->no_trace,
+               "Leaves out what a full trace (20 candidates, every stage of every step, written to "
+               "a temporary file) adds to the time of a token.")
+      ->group("Measurement");
   options->model.declare_source(app);
   options->model.declare_compute(app);
   return [options](Invocation& invocation) { return run_bench(*options, invocation); };
@@ -259,6 +372,7 @@ Command bench_command() {
       "compared.",
       {{"bench", "the default model, 512 prompt tokens, 64 new ones"},
        {"bench --model ./my-model -p 2048 -n 128 --reps 5", "another model, longer and calmer"},
+       {"bench --no-trace", "without what a trace costs, which takes ten runs more"},
        {"bench --threads 1 --json", "one thread, as JSON"}},
       declare_bench};
 }

@@ -168,10 +168,18 @@ Status Chat::ask(const std::string& text) {
                    conversation_.ask(invocation_, text, config_, prints_text));
   const GenerationResult& result = turn.answer.result;
   if (prints_text) {
-    const std::string& answer = turn.answer.text;
+    const std::string& answer = turn.answer.text();
+    if (!turn.answer.was_streamed) {
+      terminal_.print_untrusted(answer);
+    }
     terminal_.print(answer.empty() || answer.back() != '\n' ? "\n" : "");
     terminal_.flush();
     say(fmt::format("{} reused_tokens={}", receipt_line(result), result.reused_prompt_tokens));
+    if (result.first().thinking_tokens > 0 && result.first().answer_tokens == 0) {
+      say(fmt::format("it thought ({} tokens) and then said nothing",
+                      result.first().thinking_tokens),
+          Style::kWarn);
+    }
     if (result.first().stop_reason == StopReason::kLength) {
       say(fmt::format("the answer was cut after {} tokens; /set max_new_tokens N allows more",
                       result.first().ids.size()),
@@ -179,7 +187,7 @@ Status Chat::ask(const std::string& text) {
     }
   }
   Json receipt = timings_json(result);
-  receipt["text"] = turn.answer.text;
+  receipt["text"] = turn.answer.text();
   receipt["ids"] = result.first().ids;
   receipt["stop_reason"] = std::string(name(result.first().stop_reason));
   turns_.push_back(std::move(receipt));
@@ -284,15 +292,17 @@ Result<int> Chat::run() {
 Result<int> run_chat(const ChatCommandOptions& options, Invocation& invocation) {
   ASSIGN_OR_RETURN(GenerationConfig config, options.settings.config());
   ASSIGN_OR_RETURN(Json variables, options.templates.values());
-  ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation));
+  // Bad settings are refused before the weights are read.
+  const auto check = [&config](const GenerationConfig& of_model, const ModelConfig&) {
+    return validate_generation_config(merge_generation_config(config, of_model).config);
+  };
+  ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation, check));
   if (engine->chat_template() == nullptr) {
     return fail(ErrorCode::kInvalidArgument,
                 "{} has no chat template; `logitlab generate --raw` continues a plain text",
                 short_name(engine->source()));
   }
   RETURN_IF_ERROR(engine->chat_template()->check());
-  RETURN_IF_ERROR(
-      validate_generation_config(merge_generation_config(config, engine->defaults()).config));
   Chat chat(invocation, *engine, std::move(config), std::move(variables));
   if (!options.system.empty()) {
     chat.set_system(options.system);

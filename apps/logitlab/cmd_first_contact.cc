@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "base/env.h"
+#include "base/utf8.h"
 #include "chat_prompt.h"
 #include "command.h"
 #include "interrupt.h"
@@ -74,7 +76,7 @@ void print_before(Terminal* terminal, const Engine& engine, const RenderedPrompt
 
 void print_after(Terminal* terminal, const Engine& engine, const Answer& answer) {
   const auto columns = static_cast<size_t>(terminal->columns());
-  terminal->print(answer.text.empty() || answer.text.back() != '\n' ? "\n\n" : "\n");
+  terminal->print(answer.text().empty() || answer.text().back() != '\n' ? "\n\n" : "\n");
   terminal->print(terminal->paint(Style::kGood, receipt_line(answer.result)) + "\n");
   if (!answer.steps.empty()) {
     print_heading(terminal, "What else the first word could have been", "");
@@ -88,13 +90,16 @@ void print_after(Terminal* terminal, const Engine& engine, const Answer& answer)
   }
   print_heading(terminal, "Next", "");
   const std::pair<std::string_view, std::string_view> next[] = {
-      {"logitlab chat", "talk to it"},
-      {"logitlab generate \"Tell me a joke.\" --do-sample --seed 1", "let chance choose"},
-      {"logitlab generate \"2+2=\" --raw --top 5", "see what it weighed at every step"},
-      {"logitlab inspect", "what this model is made of"},
-      {"logitlab --help", "everything else"},
+      {"chat", "talk to it"},
+      {"generate \"Tell me a joke.\" --do-sample --seed 1", "let chance choose"},
+      {"generate \"The sky is\" --raw --explain", "see what it weighed at every step"},
+      {"inspect", "what this model is made of"},
+      {"--help", "everything else"},
   };
-  for (const auto& [command, meaning] : next) {
+  // What started this process: `./lab` in a clone says so.
+  const std::string program = printable(env_var("LOGITLAB_PROGRAM").value_or("logitlab"));
+  for (const auto& [arguments, meaning] : next) {
+    const std::string command = fmt::format("{} {}", program, arguments);
     terminal->print(
         terminal->paint(Style::kAccent, wrap_with_prefix(command, columns, "  ", "    ")));
     terminal->print(
@@ -106,7 +111,7 @@ Json document_of(const Engine& engine, const RenderedPrompt& prompt, const Answe
   Json document = Json::object();
   document["question"] = std::string(kQuestion);
   document["prompt"] = {{"text", prompt.text}, {"ids", prompt.ids}};
-  document["text"] = answer.text;
+  document["text"] = answer.text();
   document["ids"] = answer.result.first().ids;
   document["stop_reason"] = std::string(name(answer.result.first().stop_reason));
   document["timings"] = timings_json(answer.result);
@@ -128,7 +133,7 @@ Result<int> run_first_contact(const FirstContactOptions& options, Invocation& in
     print_before(&terminal, *engine, prompt);
   }
   AnswerRequest request;
-  request.prompt = prompt.ids;
+  request.prompts = {{prompt.ids, nullptr}};
   request.config.do_sample = false;
   request.config.max_new_tokens = kMaxNewTokens;
   request.prints_text = !invocation.json;

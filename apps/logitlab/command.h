@@ -52,5 +52,6 @@ struct Command {
 [[nodiscard]] Command process_command();
 [[nodiscard]] Command template_command();
 [[nodiscard]] Command tokenize_command();
+[[nodiscard]] Command whatif_command();
 
 }  // namespace logitlab

@@ -64,9 +64,8 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
   }
   reuse(turn.prompt_ids);
   AnswerRequest request;
-  request.prompt = turn.prompt_ids;
+  request.prompts = {{turn.prompt_ids, &state_}};
   request.config = config;
-  request.state = &state_;
   request.prints_text = prints_text;
   auto answer = stream_answer(engine_, invocation, request);
   // What the state holds is a prefix of prompt and answer, wherever it ended.
@@ -88,7 +87,7 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
   if (turn.answer.result.first().ids.empty()) {
     messages_.erase(messages_.size() - 1);
   } else {
-    messages_.push_back(message("assistant", turn.answer.text));
+    messages_.push_back(message("assistant", turn.answer.text()));
   }
   return turn;
 }

@@ -101,7 +101,8 @@ Result<ModelSource> ModelOptions::resolve() const {
   return resolve_model(model, options);
 }
 
-Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation) const {
+Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation,
+                                                   CheckSettings check) const {
   ProgressBar bar(&invocation.terminal, true);
   EngineOptions options;
   options.model = model;
@@ -115,6 +116,7 @@ Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation) const
   options.dtype = dtype;
   options.threads = threads;
   options.progress = &bar;
+  options.check_settings = std::move(check);
   return Engine::load(options);
 }
 

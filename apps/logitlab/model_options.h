@@ -1,6 +1,7 @@
 // The flags that say which model, from where, and on what it runs; and the loading with a bar.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,8 +26,11 @@ struct ModelOptions {
 
   // The files; nothing is read but their names.
   [[nodiscard]] Result<ModelSource> resolve() const;
-  // Loads all of it, with a progress bar on standard error when that is a terminal.
-  [[nodiscard]] Result<std::unique_ptr<Engine>> load(Invocation& invocation) const;
+  // Loads all of it, with a progress bar on standard error when that is a terminal. `check`: as
+  // EngineOptions::check_settings.
+  using CheckSettings = std::function<Status(const GenerationConfig&, const ModelConfig&)>;
+  [[nodiscard]] Result<std::unique_ptr<Engine>> load(Invocation& invocation,
+                                                     CheckSettings check = {}) const;
 };
 
 // Which bytes a result came from: FNV-1a (64 bit) over name, length, first and last MiB of every

@@ -12,6 +12,12 @@
 namespace logitlab {
 namespace {
 
+// Given again, such a flag adds to what was given before.
+bool is_repeatable(const GenerationField& field) {
+  return std::holds_alternative<std::optional<std::vector<std::string>> GenerationConfig::*>(
+      field.member);
+}
+
 bool is_boolean(const GenerationField& field) {
   return std::holds_alternative<std::optional<bool> GenerationConfig::*>(field.member);
 }
@@ -20,6 +26,9 @@ std::string help_of(const GenerationField& field) {
   std::string help(field.help);
   if (!help.empty() && help.back() != '.') {
     help += '.';
+  }
+  if (is_repeatable(field)) {
+    help += " May be given several times.";
   }
   const std::string range = range_text(field);
   if (!range.empty()) {
@@ -51,7 +60,7 @@ std::string type_word(const GenerationField& field) {
 
 void SettingsOptions::declare(CLI::App& app) {
   for (const GenerationField& field : generation_fields()) {
-    Given& given = given_.emplace_back(Given{std::string(field.name), std::nullopt});
+    Given& given = given_.emplace_back(Given{std::string(field.name), {}});
     std::string flag = given.name;
     std::replace(flag.begin(), flag.end(), '_', '-');
     // The spelling of transformers is understood as well.
@@ -60,16 +69,20 @@ void SettingsOptions::declare(CLI::App& app) {
     CLI::Option* option = nullptr;
     if (is_boolean(field)) {
       option = app.add_flag_callback(
-          spellings, [&given] { given.text = "true"; }, help_of(field));
+          spellings, [&given] { given.words = {"true"}; }, help_of(field));
       app.add_flag_callback(
-             "--no-" + flag, [&given] { given.text = "false"; },
+             "--no-" + flag, [&given] { given.words = {"false"}; },
              fmt::format("{} = false.", field.name))
           ->group(group_title(field.group))
           ->excludes(option);
     } else {
       option = app.add_option_function<std::string>(
-          spellings, [&given](const std::string& text) { given.text = text; }, help_of(field));
+          spellings, [&given](const std::string& text) { given.words.push_back(text); },
+          help_of(field));
       option->type_name(type_word(field));
+      if (is_repeatable(field)) {
+        option->trigger_on_parse()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      }
     }
     option->group(group_title(field.group));
   }
@@ -78,8 +91,17 @@ void SettingsOptions::declare(CLI::App& app) {
 Result<GenerationConfig> SettingsOptions::config() const {
   GenerationConfig config;
   for (const Given& given : given_) {
-    if (given.text) {
-      RETURN_IF_ERROR(set_field(&config, given.name, *given.text));
+    std::vector<std::string> stop_strings;
+    for (const std::string& word : given.words) {
+      RETURN_IF_ERROR(set_field(&config, given.name, word));
+      const GenerationField* field = find_generation_field(given.name);
+      if (field != nullptr && is_repeatable(*field)) {
+        const FieldValue value = get_field(config, *field);
+        if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+          stop_strings.insert(stop_strings.end(), texts->begin(), texts->end());
+        }
+        set_field_value(&config, *field, stop_strings);
+      }
     }
   }
   return config;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <deque>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "command.h"
@@ -22,7 +22,7 @@ class SettingsOptions {
  private:
   struct Given {
     std::string name;
-    std::optional<std::string> text;
+    std::vector<std::string> words;  // of every time that the flag was given
   };
   std::deque<Given> given_;  // addresses stay
 };

@@ -22,11 +22,65 @@ std::shared_ptr<const Tokenizer> borrowed(const Tokenizer& tokenizer) {
 
 StepRecord record_of(const StepEvent& event, int64_t n_alternatives) {
   StepRecord record;
+  record.sequence = event.sequence;
   record.id = event.id;
   record.logit = event.logits[static_cast<size_t>(event.id)];
   record.probability = std::exp(static_cast<double>(record.logit) - log_sum_exp(event.logits));
   record.alternatives = top_alternatives(event.logits, n_alternatives);
   return record;
+}
+
+// The text of one sequence while it is made.
+class TextStream {
+ public:
+  TextStream(const Engine& engine, Terminal* terminal, bool prints, bool shows_special)
+      : terminal_(terminal),
+        prints_(prints),
+        decoder_(borrowed(engine.tokenizer()), !shows_special) {}
+
+  // False: there is no use in going on.
+  bool push(TokenId id) { return take(decoder_.push(id)); }
+  [[nodiscard]] Result<std::string> finish() {
+    if (status_) {
+      take(decoder_.flush());
+    }
+    RETURN_IF_ERROR(status_);
+    return std::move(text_);
+  }
+
+ private:
+  bool take(Result<std::string> delta) {
+    if (!delta) {
+      status_ = tl::unexpected<Error>(std::move(delta).error());
+      return false;
+    }
+    text_ += *delta;
+    if (prints_ && !delta->empty()) {
+      terminal_->print_untrusted(*delta);
+      terminal_->flush();
+    }
+    return terminal_->is_writable();
+  }
+
+  Terminal* terminal_;
+  bool prints_;
+  StreamDecoder decoder_;
+  std::string text_;
+  Status status_;
+};
+
+Result<std::string> text_of(const Engine& engine, Terminal* terminal, bool shows_special,
+                            const std::vector<TokenId>& ids) {
+  TextStream stream(engine, terminal, false, shows_special);
+  for (const TokenId id : ids) {
+    stream.push(id);
+  }
+  return stream.finish();
+}
+
+bool is_lone(const AnswerRequest& request, const GenerationConfig& config) {
+  return request.prompts.size() == 1 && config.num_return_sequences.value_or(1) == 1 &&
+         config.num_beams.value_or(1) == 1;
 }
 
 }  // namespace
@@ -35,62 +89,70 @@ Result<Answer> stream_answer(Engine& engine, Invocation& invocation, const Answe
   Answer answer;
   answer.settings = merge_generation_config(request.config, engine.defaults());
   Terminal& terminal = invocation.terminal;
-  StreamDecoder decoder(borrowed(engine.tokenizer()), !request.shows_special);
-  Status decoded;
+  answer.was_streamed = request.prints_text && is_lone(request, answer.settings.config);
+  TextStream stream(engine, &terminal, answer.was_streamed, request.shows_special);
   ProgressBar bar(&terminal, true);
-  const auto take = [&](Result<std::string> delta) {
-    if (!delta) {
-      decoded = tl::unexpected<Error>(std::move(delta).error());
-      return false;
-    }
-    answer.text += *delta;
-    if (request.prints_text && !delta->empty()) {
-      terminal.print_untrusted(*delta);
-      terminal.flush();
-    }
-    return terminal.is_writable();
-  };
   GenerateOptions options;
   options.progress = &bar;
+  options.trace = request.trace;
   options.is_cancelled = [&] {
     return InterruptGuard::was_interrupted() || !terminal.is_writable();
   };
   options.on_step = [&](const StepEvent& event) {
+    answer.has_nan = answer.has_nan || std::isnan(event.logits[static_cast<size_t>(event.id)]);
     if (request.n_alternatives > 0) {
       answer.steps.push_back(record_of(event, request.n_alternatives));
     }
-    return take(decoder.push(event.id));
+    return !answer.was_streamed || stream.push(event.id);
   };
-  ASSIGN_OR_RETURN(answer.result,
-                   engine.generate(request.prompt, request.config, options, request.state));
-  if (decoded) {
-    take(decoder.flush());
-  }
-  if (!decoded) {
-    return tl::unexpected<Error>(std::move(decoded).error());
+  ASSIGN_OR_RETURN(answer.result, engine.generate(request.prompts, request.config, options));
+  for (const SequenceResult& sequence : answer.result.sequences) {
+    ASSIGN_OR_RETURN(std::string text,
+                     answer.was_streamed
+                         ? stream.finish()
+                         : text_of(engine, &terminal, request.shows_special, sequence.ids));
+    answer.texts.push_back(std::move(text));
   }
   return answer;
 }
 
 double decode_rate(const GenerationResult& result) {
-  return result.first().ids.size() > 1 && result.decode_seconds > 0
-             ? static_cast<double>(result.first().ids.size() - 1) / result.decode_seconds
+  const auto n_later = result.new_tokens() - static_cast<int64_t>(result.sequences.size());
+  return n_later > 0 && result.decode_seconds > 0
+             ? static_cast<double>(n_later) / result.decode_seconds
              : 0;
 }
 
 std::string receipt_line(const GenerationResult& result) {
-  return fmt::format(
-      "prompt_tokens={} new_tokens={} first_token_s={:.3f} tok_per_s={:.1f} peak_memory_mib={} "
-      "stop={}",
-      result.prompt_tokens, result.first().ids.size(), result.first_token_seconds, decode_rate(result),
-      read_memory().peak_resident_bytes >> 20, name(result.first().stop_reason));
+  std::string line =
+      fmt::format("prompt_tokens={} new_tokens={} ", result.prompt_tokens, result.new_tokens());
+  int64_t thinking = 0;
+  int64_t answered = 0;
+  std::string stops;
+  for (const SequenceResult& sequence : result.sequences) {
+    thinking += sequence.thinking_tokens;
+    answered += sequence.answer_tokens;
+    const std::string_view stop = name(sequence.stop_reason);
+    if (stops.find(stop) == std::string::npos) {
+      stops += fmt::format("{}{}", stops.empty() ? "" : ",", stop);
+    }
+  }
+  if (thinking > 0) {
+    line += fmt::format("thinking_tokens={} answer_tokens={} ", thinking, answered);
+  }
+  if (result.sequences.size() > 1) {
+    line += fmt::format("sequences={} ", result.sequences.size());
+  }
+  return line + fmt::format("first_token_s={:.3f} tok_per_s={:.1f} peak_memory_mib={} stop={}",
+                            result.first_token_seconds, decode_rate(result),
+                            read_memory().peak_resident_bytes >> 20, stops);
 }
 
 Json timings_json(const GenerationResult& result) {
   Json out = Json::object();
   out["prompt_tokens"] = result.prompt_tokens;
   out["reused_prompt_tokens"] = result.reused_prompt_tokens;
-  out["new_tokens"] = result.first().ids.size();
+  out["new_tokens"] = result.new_tokens();
   out["prefill_seconds"] = result.prefill_seconds;
   out["first_token_seconds"] = result.first_token_seconds;
   out["decode_seconds"] = result.decode_seconds;

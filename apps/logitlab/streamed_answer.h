@@ -15,15 +15,16 @@
 namespace logitlab {
 
 struct AnswerRequest {
-  std::span<const TokenId> prompt;
-  GenerationConfig config;       // what the user gave; the model's defaults come behind it
-  DecodeState* state = nullptr;  // continued when not null
-  bool prints_text = true;       // to standard output while it comes
-  bool shows_special = false;    // special tokens in the text
-  int64_t n_alternatives = 0;    // per step, kept in the result
+  std::vector<PromptInput> prompts;
+  GenerationConfig config;     // what the user gave; the model's defaults come behind it
+  bool prints_text = true;     // to standard output while it comes; only a lone sequence streams
+  bool shows_special = false;  // special tokens in the text
+  int64_t n_alternatives = 0;  // per step, kept in the result
+  TraceOptions trace;
 };
 
 struct StepRecord {
+  int64_t sequence = 0;
   TokenId id = 0;
   float logit = 0;                        // raw, of the chosen token
   double probability = 0;                 // of the raw softmax
@@ -32,9 +33,13 @@ struct StepRecord {
 
 struct Answer {
   GenerationResult result;
-  std::string text;
-  std::vector<StepRecord> steps;  // with n_alternatives > 0
+  std::vector<std::string> texts;  // one per sequence
+  std::vector<StepRecord> steps;   // with n_alternatives > 0, in the order of their making
   EffectiveConfig settings;
+  bool was_streamed = false;  // its text is on standard output already
+  bool has_nan = false;       // a chosen token's logit was not a number
+
+  [[nodiscard]] const std::string& text() const { return texts.front(); }
 };
 
 // Ctrl-C ends it with StopReason::kCancelled and what was generated until then. A reader of
@@ -43,11 +48,12 @@ struct Answer {
                                            const AnswerRequest& request);
 
 // "prompt_tokens=9 new_tokens=12 first_token_s=0.05 tok_per_s=60.2 peak_memory_mib=410
-// stop=eos_token"
+// stop=eos_token", with thinking_tokens and answer_tokens where there was thinking and sequences
+// where there are several.
 [[nodiscard]] std::string receipt_line(const GenerationResult& result);
 // The same numbers and more, for JSON: seconds, tokens per second, peak_memory_bytes.
 [[nodiscard]] Json timings_json(const GenerationResult& result);
-// Tokens per second after the first one; 0 with fewer than two tokens.
+// Tokens per second after the first one of each sequence; 0 when there are no others.
 [[nodiscard]] double decode_rate(const GenerationResult& result);
 
 // "device cpu, AVX2, 2 threads".

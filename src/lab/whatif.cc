@@ -62,15 +62,12 @@ struct Replay {
 
 class Question {
  public:
-  Question(const TraceMemory& trace, GenerationConfig run, EffectiveConfig other)
-      : trace_(trace), run_(std::move(run)) {
-    answer_.settings = std::move(other);
-  }
+  Question(const TraceMemory& trace, const GenerationConfig& run, const EffectiveConfig& other)
+      : trace_(trace), run_(run), other_(other.config) {}
 
   [[nodiscard]] Result<WhatIf> answer();
 
  private:
-  [[nodiscard]] const GenerationConfig& other() const { return answer_.settings.config; }
   [[nodiscard]] Result<Replay> start(int64_t sequence) const;
   [[nodiscard]] Result<ProcessorChain> chain(const GenerationConfig& config,
                                              int64_t prompt_length) const;
@@ -90,7 +87,8 @@ class Question {
   void add_remedy();
 
   const TraceMemory& trace_;
-  GenerationConfig run_;
+  const GenerationConfig& run_;
+  const GenerationConfig& other_;
   WhatIf answer_;
   std::map<int64_t, int64_t> ends_;  // sequence -> step at which the other settings end it
 };
@@ -126,7 +124,7 @@ Result<Replay> Question::start(int64_t sequence) const {
   Replay replay;
   replay.ids = run.prompts[prompt];
   replay.prompt_length = static_cast<int64_t>(replay.ids.size());
-  ASSIGN_OR_RETURN(replay.chain, chain(other(), replay.prompt_length));
+  ASSIGN_OR_RETURN(replay.chain, chain(other_, replay.prompt_length));
   ASSIGN_OR_RETURN(replay.old_chain, chain(run_, replay.prompt_length));
   return replay;
 }
@@ -171,7 +169,7 @@ std::string Question::reason(const TracedStep& step, const RerunChoice& choice) 
       return fmt::format("{} drops the old token", token.dropped_by);
     }
   }
-  if (!other().do_sample.value_or(false)) {
+  if (!other_.do_sample.value_or(false)) {
     return fmt::format("greedy decoding takes the best token; the old one had rank {}",
                        step.raw_rank);
   }
@@ -186,7 +184,7 @@ std::string Question::reason(const TracedStep& step, const RerunChoice& choice) 
   if (!run_.do_sample.value_or(false)) {
     return "the run was greedy; the draw takes another token";
   }
-  if (run_.seed.value_or(0) != other().seed.value_or(0)) {
+  if (run_.seed.value_or(0) != other_.seed.value_or(0)) {
     return "another seed, another draw";
   }
   return fmt::format("with the same draw the moved scores put the new token ahead by {:.3g}",
@@ -250,7 +248,7 @@ void Question::add_probabilities(const TracedStep& step, const RerunChoice& choi
   for (const RerunToken& token : choice.tokens) {
     largest = token.is_alive ? std::max(largest, token.score) : largest;
   }
-  const bool is_greedy = !other().do_sample.value_or(false);
+  const bool is_greedy = !other_.do_sample.value_or(false);
   if (is_greedy && !choice.id) {
     out->flip = out->independent_flip = {0, 1};
     return;
@@ -290,7 +288,7 @@ Status Question::ask(const TracedStep& step, Replay* replay) {
   out.step = step.step;
   out.old_id = step.id;
   out.is_hypothetical = replay->has_changed;
-  const auto choice = rerun_step(input_of(step, view, other()), &replay->chain);
+  const auto choice = rerun_step(input_of(step, view, other_), &replay->chain);
   if (choice) {
     judge(step, *choice, &out);
     std::vector<double> old;
@@ -319,9 +317,9 @@ void Question::note_end(const TracedStep& step) {
   if (ends_.count(step.sequence) > 0) {
     return;
   }
-  const auto& stops = other().eos_token_id;
+  const auto& stops = other_.eos_token_id;
   const bool is_end = stops && std::find(stops->begin(), stops->end(), step.id) != stops->end();
-  const bool is_full = other().max_new_tokens && step.step + 1 >= *other().max_new_tokens;
+  const bool is_full = other_.max_new_tokens && step.step + 1 >= *other_.max_new_tokens;
   if (is_end || is_full) {
     ends_[step.sequence] = step.step;
   }
@@ -337,25 +335,25 @@ void Question::add_notes() {
                       sequence.sequence, end->second + 1, n));
     } else if (end == ends_.end() && sequence.stop_reason != "stop_string" &&
                sequence.stop_reason != "time" && sequence.stop_reason != "cancelled" &&
-               other().max_new_tokens.value_or(n) > n) {
+               other_.max_new_tokens.value_or(n) > n) {
       answer_.notes.push_back(
           fmt::format("sequence {}: the run ended after {} tokens; what these settings would have "
                       "made of more is not in the trace",
                       sequence.sequence, n));
     }
   }
-  if (other().stop_strings && other().stop_strings != run_.stop_strings) {
+  if (other_.stop_strings && other_.stop_strings != run_.stop_strings) {
     answer_.notes.push_back(
         "stop_strings: where they would have stopped is not asked; the tokens before are");
   }
-  if (other().max_time && other().max_time != run_.max_time) {
+  if (other_.max_time && other_.max_time != run_.max_time) {
     answer_.notes.push_back("max_time: a trace has no clock; the tokens do not depend on it");
   }
-  if (other().num_return_sequences.value_or(1) >
+  if (other_.num_return_sequences.value_or(1) >
       static_cast<int64_t>(trace_.run().sequence_prompts.size())) {
     answer_.notes.push_back(fmt::format("num_return_sequences: the trace holds {} of {}",
                                         trace_.run().sequence_prompts.size(),
-                                        *other().num_return_sequences));
+                                        *other_.num_return_sequences));
   }
 }
 
@@ -368,7 +366,7 @@ void Question::add_remedy() {
   if (!is_open || has_rows) {
     return;
   }
-  const int64_t top_k = other().do_sample.value_or(false) ? other().top_k.value_or(0) : 0;
+  const int64_t top_k = other_.do_sample.value_or(false) ? other_.top_k.value_or(0) : 0;
   if (top_k > trace_.run().n_candidates && top_k <= 1000) {
     answer_.remedy = fmt::format(
         "a trace with more candidates (--trace-candidates {}) or whole rows (--trace-full)",
@@ -411,11 +409,13 @@ Result<WhatIf> what_if(const TraceMemory& trace, const GenerationConfig& other) 
   ASSIGN_OR_RETURN(const Json json, parse_json(trace.run().config_json, "the trace's settings"));
   ASSIGN_OR_RETURN(const ParsedConfig run,
                    generation_config_from_json(json, "the trace's settings", UnknownKeys::kRefuse));
-  EffectiveConfig effective = merge_generation_config(other, run.config);
+  const EffectiveConfig effective = merge_generation_config(other, run.config);
   RETURN_IF_ERROR(validate_generation_config(effective.config));
   RETURN_IF_ERROR(check_question(run.config, effective.config));
   const GenerationConfig whole = merge_generation_config({}, run.config).config;
-  return Question(trace, whole, std::move(effective)).answer();
+  ASSIGN_OR_RETURN(WhatIf answer, Question(trace, whole, effective).answer());
+  answer.settings = effective;
+  return answer;
 }
 
 }  // namespace logitlab

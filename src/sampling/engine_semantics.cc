@@ -56,12 +56,11 @@ Made make_vllm_min_p(const Config& c, const Options& o) {
 Made make_vllm_top_k(const Config& c, const Options& o) {
   return is_greedy(c) ? nullptr : make_exact_top_k(c, o);
 }
+Made make_descending_top_p(const Config& c, const Options& o) {
+  return std::make_unique<DescendingTopP>(*c.top_p, o.min_tokens_to_keep);
+}
 Made make_vllm_top_p(const Config& c, const Options& o) {
-  if (is_greedy(c)) {
-    return nullptr;
-  }
-  return std::make_unique<DescendingTopP>(*c.top_p, o.min_tokens_to_keep,
-                                          DescendingTopP::Sum::kDouble);
+  return is_greedy(c) ? nullptr : make_descending_top_p(c, o);
 }
 
 // llama.cpp's default of penalty_last_n.
@@ -78,10 +77,6 @@ Made make_windowed_presence(const Config& c, const Options&) {
 }
 Made make_llama_typical(const Config& c, const Options& o) {
   return std::make_unique<StrictTypicalP>(*c.typical_p, o.min_tokens_to_keep);
-}
-Made make_llama_top_p(const Config& c, const Options& o) {
-  return std::make_unique<DescendingTopP>(*c.top_p, o.min_tokens_to_keep,
-                                          DescendingTopP::Sum::kFloat32);
 }
 Made make_llama_min_p(const Config& c, const Options& o) {
   if (*c.min_p == 0) {
@@ -100,10 +95,10 @@ constexpr std::array kVllm = {
     EngineStage{"bad_words_ids"},
     EngineStage{"min_new_tokens"},
     EngineStage{"logit_bias"},
-    EngineStage{"thinking_budget"},
     EngineStage{"repetition_penalty"},
     EngineStage{"frequency_penalty"},
     EngineStage{"presence_penalty"},
+    EngineStage{"thinking_budget"},
     EngineStage{"temperature", make_vllm_temperature},
     EngineStage{"min_p", make_vllm_min_p},
     EngineStage{"top_k", make_vllm_top_k},
@@ -118,7 +113,7 @@ constexpr std::array kLlamaCpp = {
     EngineStage{"presence_penalty", make_windowed_presence},
     EngineStage{"top_k", make_exact_top_k},
     EngineStage{"typical_p", make_llama_typical},
-    EngineStage{"top_p", make_llama_top_p},
+    EngineStage{"top_p", make_descending_top_p},
     EngineStage{"min_p", make_llama_min_p},
     EngineStage{"temperature", make_llama_temperature},
 };

@@ -27,19 +27,15 @@ std::unique_ptr<LogitsProcessor> BestOnly::clone() const {
   return std::make_unique<BestOnly>(*this);
 }
 
-DescendingTopP::DescendingTopP(double top_p, int64_t min_tokens_to_keep, Sum sum)
-    : top_p_(static_cast<float>(top_p)), min_tokens_to_keep_(min_tokens_to_keep), sum_(sum) {}
+DescendingTopP::DescendingTopP(double top_p, int64_t min_tokens_to_keep)
+    : top_p_(static_cast<float>(top_p)), min_tokens_to_keep_(min_tokens_to_keep) {}
 
-int64_t DescendingTopP::tokens_to_mass(double* mass) const {
+int64_t DescendingTopP::tokens_to_mass(float* mass) const {
   *mass = 0;
   for (size_t i = 0; i < best_.size(); ++i) {
-    *mass += static_cast<double>(probabilities_[static_cast<size_t>(best_[i])]);
-    if (sum_ == Sum::kFloat32) {
-      // A double has the bits to make this the same as a float32 addition.
-      *mass = static_cast<double>(static_cast<float>(*mass));
-    }
+    *mass += probabilities_[static_cast<size_t>(best_[i])];
     const auto n = static_cast<int64_t>(i) + 1;
-    if (*mass >= static_cast<double>(top_p_) && n >= min_tokens_to_keep_) {
+    if (*mass >= top_p_ && n >= min_tokens_to_keep_) {
       return n;
     }
   }
@@ -52,7 +48,7 @@ void DescendingTopP::apply(std::span<float> scores, const SequenceView& /*sequen
     return;
   }
   int64_t n_kept = 0;
-  double mass = 0;
+  float mass = 0;
   for (int64_t look = kFirstLook; n_kept == 0; look *= 8) {
     top_ids(scores, look, &best_);
     n_kept = tokens_to_mass(&mass);
@@ -69,7 +65,7 @@ void DescendingTopP::apply(std::span<float> scores, const SequenceView& /*sequen
   for (size_t i = 0; i < best_.size(); ++i) {
     scores[static_cast<size_t>(best_[i])] = kept_scores_[i];
   }
-  cut_ = {CutMeasure::kMass, mass};
+  cut_ = {CutMeasure::kMass, static_cast<double>(mass)};
 }
 
 std::unique_ptr<LogitsProcessor> DescendingTopP::clone() const {

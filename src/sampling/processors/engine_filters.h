@@ -24,15 +24,12 @@ class BestOnly final : public LogitsProcessor {
 
 // Keeps the best tokens, from the top, until their mass reaches top_p; the token that reaches it
 // stays, and the lower id goes before an equal one. At least min_tokens_to_keep stay. Without a
-// softmax (NaN, +inf, nothing but -inf) nothing is removed.
-//
-// The mass is the sum of float32 probabilities, compared with float32(top_p): rounded after every
-// token in llama.cpp, in double in vLLM. On a boundary the two differ from one another and from
-// transformers, which sums from the small end.
+// softmax (NaN, +inf, nothing but -inf) nothing is removed. The mass is summed in float32, rounded
+// after every token, and compared with float32(top_p): on a boundary it differs from transformers,
+// which sums from the small end.
 class DescendingTopP final : public LogitsProcessor {
  public:
-  enum class Sum { kFloat32, kDouble };
-  DescendingTopP(double top_p, int64_t min_tokens_to_keep, Sum sum);  // >= 0, >= 1
+  DescendingTopP(double top_p, int64_t min_tokens_to_keep);  // >= 0, >= 1
 
   [[nodiscard]] std::string_view name() const override { return "top_p"; }
   [[nodiscard]] ProcessorKind kind() const override { return ProcessorKind::kFilter; }
@@ -42,11 +39,10 @@ class DescendingTopP final : public LogitsProcessor {
 
  private:
   // How many of best_ reach the mass; 0 when all of them together do not.
-  [[nodiscard]] int64_t tokens_to_mass(double* mass) const;
+  [[nodiscard]] int64_t tokens_to_mass(float* mass) const;
 
   float top_p_;
   int64_t min_tokens_to_keep_;
-  Sum sum_;
   std::vector<float> probabilities_;
   std::vector<TokenId> best_;
   std::vector<float> kept_scores_;

@@ -104,7 +104,47 @@ def config_seeds():
     write("fuzz_config", "npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(8))
 
 
+def trace_seeds():
+    run = {"record": "run", "schema": "logitlab.trace/1", "model": "m", "model_hash": "h",
+           "device": "cpu", "isa": "AVX2", "build": "b", "config": {"top_k": 2},
+           "ledger": [{"name": "top_k", "value": "2", "origin": "given", "acts": True, "why": ""}],
+           "stop_ids": [{"id": 2, "origin": "given"}], "warnings": ["w"], "seed": 1,
+           "vocab_size": 4, "n_candidates": 1, "prompts": [[1, 2]], "sequence_prompts": [0],
+           "think_open": -1, "think_close": -1}
+    stage = {"name": "top_k", "survivors": 2, "mass": 0.9, "measure": "score", "threshold": 1.5,
+             "cut_score": 1.5, "tied_kept": 1, "tied_dropped": 0, "changed": -1,
+             "changed_in_prompt": -1, "changed_in_answer": -1}
+    candidate = {"id": 3, "logit": 1.5, "score": "-inf", "raw_probability": 0.25, "probability": 0,
+                 "dropped_by": 0, "in_prompt": False, "in_answer": True}
+    step = {"record": "step", "sequence": 0, "step": 0, "id": 2, "logit": 1.5, "score": 1.5,
+            "raw_probability": 0.5, "probability": 1, "raw_rank": 1, "rank": 1, "raw_entropy": 0.1,
+            "entropy": 0, "log_sum_exp": 2.5, "tail_log_sum_exp": "-inf", "largest_logit": None,
+            "tied_at_max": [2], "n_tied_at_max": 1, "draw": 0.7, "draw_key": 1.86,
+            "draw_margin": None, "draw_runner_up": -1, "logits_hash": "0123456789abcdef",
+            "is_thinking": False, "stages": [stage], "candidates": [candidate],
+            "logits": [1, 2, "inf", None]}
+    beam = {"id": 2, "parent": 0, "score": -0.5}
+    beam_step = {"record": "beam_step", "prompt": 0, "step": 0, "candidates": [beam, beam],
+                 "candidate_stops": [True, False], "running": [beam], "finished": [-0.5],
+                 "improvable": True}
+    sequence = {"sequence": 0, "prompt": 0, "ids": [2], "stop_reason": "eos_token", "stop_id": 2,
+                "stop_string": "", "thinking_tokens": 0, "answer_tokens": 0, "beam_score": None,
+                "beam_indices": [0]}
+    end = {"record": "end", "sequences": [sequence], "beam_stop": "", "seconds": 0.5,
+           "pieces": [[2, "</s>"]]}
+
+    def lines(*records):
+        return "".join(json.dumps(record, separators=(",", ":")) + "\n"
+                       for record in records).encode()
+
+    write("fuzz_trace", "steps", lines(run, step, end))
+    write("fuzz_trace", "beams", lines(run, beam_step, end))
+    write("fuzz_trace", "cut_off", lines(run, step))
+    write("fuzz_trace", "version", lines({**run, "schema": "logitlab.trace/2"}, end))
+
+
 if __name__ == "__main__":
     safetensors_seeds()
     gguf_seeds()
     config_seeds()
+    trace_seeds()

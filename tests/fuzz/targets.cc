@@ -11,6 +11,7 @@
 #include "formats/hf_config.h"
 #include "formats/npy.h"
 #include "formats/safetensors.h"
+#include "trace/trace_file.h"
 
 namespace logitlab {
 namespace {
@@ -132,6 +133,27 @@ void fuzz_config(std::span<const uint8_t> input) {
   check_result(floats);
   if (floats) {
     CHECK(floats->values.size() * sizeof(float) < input.size());
+  }
+}
+
+void fuzz_trace(std::span<const uint8_t> input) {
+  TraceMemory memory;
+  const Status status = parse_trace(as_text(input), kWhere, &memory);
+  if (!status) {
+    check_message(status.error());
+    return;
+  }
+  // What was accepted can be followed by index without another look.
+  const RunTrace& run = memory.run();
+  for (const TracedStep& step : memory.steps()) {
+    CHECK(step.id >= 0 && step.id < run.vocab_size) << step.id;
+    const auto sequence = static_cast<size_t>(step.sequence);
+    const auto prompt = static_cast<size_t>(run.sequence_prompts.at(sequence));
+    CHECK(prompt < run.prompts.size());
+    CHECK(memory.ended().sequences.at(sequence).ids.at(static_cast<size_t>(step.step)) == step.id);
+    for (const TracedCandidate& candidate : step.candidates) {
+      CHECK(candidate.dropped_by < static_cast<int64_t>(step.stages.size()));
+    }
   }
 }
 

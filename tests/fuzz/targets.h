@@ -15,6 +15,7 @@ void fuzz_safetensors(std::span<const uint8_t> input);
 void fuzz_gguf(std::span<const uint8_t> input);
 // config.json and its getters, the safetensors index, .npy.
 void fuzz_config(std::span<const uint8_t> input);
+void fuzz_trace(std::span<const uint8_t> input);
 
 struct FuzzTarget {
   std::string_view name;  // also the folder of its seeds below corpus/
@@ -24,6 +25,7 @@ inline constexpr FuzzTarget kFuzzTargets[] = {
     {"fuzz_safetensors", fuzz_safetensors},
     {"fuzz_gguf", fuzz_gguf},
     {"fuzz_config", fuzz_config},
+    {"fuzz_trace", fuzz_trace},
 };
 
 }  // namespace logitlab

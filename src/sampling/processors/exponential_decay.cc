@@ -17,7 +17,9 @@ void ExponentialDecayLengthPenalty::apply(std::span<float> scores, const Sequenc
   if (sequence.generated() <= decay_.start) {
     return;
   }
-  const auto n_beyond = static_cast<double>(sequence.generated() - decay_.start);
+  // In double: the difference of two int64 may not fit in one.
+  const double n_beyond =
+      static_cast<double>(sequence.generated()) - static_cast<double>(decay_.start);
   const auto gain = static_cast<float>(std::pow(decay_.factor, n_beyond) - 1.0);
   for (const TokenId id : end_ids_) {
     float& score = scores[static_cast<size_t>(id)];

@@ -22,7 +22,7 @@ ForcedEos::ForcedEos(std::vector<TokenId> ids, int64_t max_length)
     : ids_(std::move(ids)), max_length_(max_length) {}
 
 void ForcedEos::apply(std::span<float> scores, const SequenceView& sequence) {
-  if (sequence.length() == max_length_ - 1) {
+  if (sequence.length() + 1 == max_length_) {
     force_tokens(scores, ids_);
   }
 }

@@ -120,6 +120,11 @@ TEST(ExponentialDecay, BeginsAfterStartAndGrows) {
   EXPECT_EQ(score(3, -2), 0.5F);
   EXPECT_EQ(score(2, 4), 6.0F);
   EXPECT_EQ(score(2, 0), 0.0F);
+  // A start below 0, however far, is past.
+  EXPECT_EQ(applied(ExponentialDecayLengthPenalty(
+                        {.start = std::numeric_limits<int64_t>::min(), .factor = 0.5}, {1}),
+                    {0, 4}, {0, 0}, 2),
+            (Row{0, 0}));
   // As in transformers: -inf + inf.
   EXPECT_TRUE(std::isnan(score(2, kMinusInfinity)));
 }

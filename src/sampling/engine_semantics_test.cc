@@ -31,7 +31,9 @@ GenerationConfig draw() {
 Result<ProcessorChain> chain_of(GenerationConfig call, Semantics semantics, size_t vocab_size) {
   call.semantics = semantics;
   return build_chain(merge_generation_config(call, {}).config,
-                     {.vocab_size = static_cast<int64_t>(vocab_size), .prompt_length = 1});
+                     {.vocab_size = static_cast<int64_t>(vocab_size),
+                      .prompt_length = 1,
+                      .thinking = ThinkingIds{.open = 6, .close = 7}});
 }
 
 Row run(const GenerationConfig& call, Semantics semantics, Row row, const Ids& ids = {0},
@@ -80,16 +82,17 @@ GenerationConfig all_common() {
 
 TEST(Semantics, OrderOfTheChain) {
   GenerationConfig call = all_common();
+  call.thinking_budget = 5;
   EXPECT_EQ(names(call, kLlamaCpp),
-            (Names{"logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty",
-                   "top_k", "top_p", "min_p", "temperature"}));
+            (Names{"thinking_budget", "logit_bias", "repetition_penalty", "frequency_penalty",
+                   "presence_penalty", "top_k", "top_p", "min_p", "temperature"}));
   call.min_new_tokens = 2;
   call.eos_token_id = {1};
   call.bad_words_ids = {{3, 4}};
-  EXPECT_EQ(
-      names(call, kVllm),
-      (Names{"bad_words_ids", "min_new_tokens", "logit_bias", "repetition_penalty",
-             "frequency_penalty", "presence_penalty", "temperature", "min_p", "top_k", "top_p"}));
+  EXPECT_EQ(names(call, kVllm),
+            (Names{"bad_words_ids", "min_new_tokens", "logit_bias", "repetition_penalty",
+                   "frequency_penalty", "presence_penalty", "thinking_budget", "temperature",
+                   "min_p", "top_k", "top_p"}));
   call = draw();
   call.temperature = 0.5;
   call.top_k = 3;

@@ -4,8 +4,10 @@
 #include <new>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "sampling/effective_config.h"
+#include "sampling/generation_fields.h"
 #include "sampling/processor_chain.h"
 #include "sampling/sampler.h"
 #include "sampling/step_tracer.h"
@@ -130,6 +132,51 @@ TEST(StepAllocation, EveryTokenAliveAllocatesNothingAfterTheFirstStep) {
   config.do_sample = true;
   config.top_k = 0;
   expect_none_after_the_first(config, false);
+}
+
+// All that act on their own; each of them once, so that none hides behind what another left.
+TEST(StepAllocation, NoProcessorAllocatesAfterTheFirstStep) {
+  const auto config_with = [](auto set) {
+    GenerationConfig config;
+    config.do_sample = true;
+    config.top_k = 0;
+    config.eos_token_id = {1, 2};
+    set(config);
+    return config;
+  };
+  using Config = GenerationConfig;
+  const std::vector<Config> configs = {
+      config_with([](Config& c) { c.typical_p = 0.5; }),
+      config_with([](Config& c) { c.top_h = 0.5; }),
+      config_with([](Config& c) { c.epsilon_cutoff = 1e-4; }),
+      config_with([](Config& c) { c.eta_cutoff = 1e-4; }),
+      config_with([](Config& c) { c.frequency_penalty = 0.5; }),
+      config_with([](Config& c) { c.presence_penalty = 0.5; }),
+      config_with([](Config& c) {
+        c.logit_bias = std::vector<TokenBias>{{3, 1}};
+      }),
+      config_with([](Config& c) {
+        c.sequence_bias = std::vector<SequenceBias>{{{3}, 1}};
+      }),
+      config_with([](Config& c) {
+        c.bad_words_ids = std::vector<TokenIds>{{3}, {2, 3}};
+      }),
+      config_with([](Config& c) { c.no_repeat_ngram_size = 1; }),
+      config_with([](Config& c) { c.encoder_no_repeat_ngram_size = 1; }),
+      config_with([](Config& c) { c.min_new_tokens = 20; }),
+      config_with([](Config& c) { c.suppress_tokens = TokenIds{5}; }),
+      config_with([](Config& c) { c.begin_suppress_tokens = TokenIds{5}; }),
+      config_with([](Config& c) { c.forced_eos_token_id = TokenIds{5}; }),
+      config_with([](Config& c) {
+        c.exponential_decay_length_penalty = ExponentialDecay{.start = 1, .factor = 1.1};
+      }),
+      config_with([](Config& c) { c.remove_invalid_values = true; }),
+      config_with([](Config& c) { c.renormalize_logits = true; }),
+  };
+  for (const Config& config : configs) {
+    SCOPED_TRACE(dump_json(to_json(config)));
+    expect_none_after_the_first(config, false);
+  }
 }
 
 }  // namespace

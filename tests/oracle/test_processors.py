@@ -17,9 +17,6 @@ from processor_reference import LeftOut, Outcome, Refused  # noqa: E402
 SMALL = (8, 9, 12, 16, 17, 33, 50, 64, 100, 101, 128, 257, 500, 1000)
 MIDDLE = (2000, 5000, 12000)
 LARGE = (32000, 50257, 128256, 150000)
-# What of all cases may be without one right answer. The kinds of rows are made to tie and settings
-# to cut among them, so some are.
-MAX_LEFT_OUT = 0.12
 BATCH = 1000
 
 
@@ -114,16 +111,19 @@ def report(tally):
             print(f"  {title}: {' '.join(key)} {count}")
 
 
-@pytest.mark.parametrize("name, sizes, count", [
-    ("small", SMALL, 20000), ("middle", MIDDLE, 1500), ("large", LARGE, 300)])
-def test_processors_as_transformers(logitlab_bin, run_seed, capsys, name, sizes, count):
+# The last figure: what share of the cases may be without one right answer. Rows are made to tie, and
+# settings to cut among them, so that 6.6% of the small, 8% of the middle and 9% of the large are; the
+# bound is four standard deviations above.
+@pytest.mark.parametrize("name, sizes, count, max_left_out", [
+    ("small", SMALL, 22000, 0.073), ("middle", MIDDLE, 1500, 0.11), ("large", LARGE, 300, 0.16)])
+def test_processors_as_transformers(logitlab_bin, run_seed, capsys, name, sizes, count, max_left_out):
     torch.set_num_threads(1 if name == "small" else 2)
     tally = collections.Counter()
     found = compare(logitlab_bin, processor_cases.make_cases(f"{run_seed} {name}", count, sizes), tally)
     with capsys.disabled():
         report(tally)
     assert not found, f"{len(found)} disagreements, the first ones:\n" + "\n".join(found[:20])
-    assert tally["left out"] <= MAX_LEFT_OUT * count
+    assert tally["left out"] <= max_left_out * count
     # Every processor was there alone and in chains, and every bad value refused.
     for processor in processor_reference.NAMES.values():
         assert tally["compared", processor] >= count / 200, processor

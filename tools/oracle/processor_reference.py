@@ -20,7 +20,8 @@ that, and a comparison rounds threshold and product once more, so
     noise_i = u (2 |x_i - max| + 10)            relative, of one probability
 A running sum has the mean of the noise of its terms, weighted by the terms; sums are in double
 in torch and rounded once. Where the row went through a log-softmax first (guidance, beams), scores
-themselves differ by a few u |x|, which adds 8 u |x| to the noise. Entropies: |dH| <= u (2 H + 12),
+themselves differ by a few u |x|, which is added to the noise; tokens whose inputs differ and whose
+scores come out equal, or nearly, may then come out in any order. Entropies: |dH| <= u (2 H + 12),
 the terms p |log p| each with the noise of p.
 """
 
@@ -162,7 +163,7 @@ def reference(case):
 
 def run(prepared, processors, ids, row, unguided):
     scores, names, survivors = row[None, :], [], []
-    state = Precision()
+    state = Precision(row, unguided)
     is_beam = (prepared.num_beams or 1) > 1
     if is_beam:
         state.after_log_softmax(scores[0])
@@ -176,7 +177,7 @@ def run(prepared, processors, ids, row, unguided):
             scores = processor(ids, before)
         except ROW_ERRORS as error:
             return Refused(f"{type(error).__name__}: {error}")
-        reason = undecided(name, processor, before[0].numpy(), scores[0].numpy(), state.noise)
+        reason = undecided(name, processor, before[0].numpy(), scores[0].numpy(), state)
         if reason:
             return LeftOut(reason, name)
         state.after(name, processor, before[0], unguided)
@@ -189,7 +190,9 @@ def run(prepared, processors, ids, row, unguided):
 class Precision:
     """How far the scores of two float32 evaluations of the chain so far may be apart."""
 
-    def __init__(self):
+    def __init__(self, row, unguided):
+        inputs = row.numpy()[None, :] if unguided is None else torch.stack([row, unguided]).numpy()
+        self.inputs = inputs
         self.noise = 0.0  # of each token on its own
         self.offset = 0.0  # of all tokens together, which no softmax sees
         self.is_exact = True
@@ -197,6 +200,15 @@ class Precision:
     @property
     def absolute(self):
         return self.noise + self.offset
+
+    def labels(self, x):
+        """A number for every token; tokens with the same one have exactly equal scores in any evaluation."""
+        if self.noise == 0:
+            return numpy.unique(x, return_inverse=True)[1]
+        # What a processor sets (0 of forced tokens, the ends of the range) is exact whatever came in.
+        is_set = (x == 0) | (numpy.abs(x) > 1e38)
+        inputs = numpy.where(is_set, 0, self.inputs)
+        return numpy.unique(numpy.vstack([inputs, x]), axis=1, return_inverse=True)[1].reshape(-1)
 
     def after_log_softmax(self, x, factor=1.0):
         self.is_exact = False
@@ -246,7 +258,7 @@ def probabilities(x, absolute):
     return p / p.sum(), noise
 
 
-def undecided(name, processor, before, after, absolute):
+def undecided(name, processor, before, after, state):
     """Why the step has no one right answer, or None."""
     decide = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p,
               "top_h": top_h, "epsilon_cutoff": cutoff, "eta_cutoff": cutoff}.get(name)
@@ -256,21 +268,24 @@ def undecided(name, processor, before, after, absolute):
     gone = ~kept & ~numpy.isneginf(before)
     if name in ("top_p", "min_p", "top_h", "typical_p") and numpy.isin(before[gone], before[kept]).any():
         return "tie cut"
-    want = decide(processor, before, absolute)
+    if name in ("top_p", "top_h") and state.noise and gone.any() and (
+            before[gone].max() >= before[kept & ~numpy.isneginf(before)].min() - 2 * state.noise):
+        return "rounding"
+    want = decide(processor, before, state.noise, state.labels(before))
     if want is None:
         return "rounding"
     # A token that entered as -inf may be "kept" as -inf.
     return None if (want[~numpy.isneginf(before)] == kept[~numpy.isneginf(before)]).all() else "torch rounding"
 
 
-def top_k(processor, x, absolute):
-    cut = numpy.sort(x)[::-1][min(processor.top_k, len(x)) - 1]
-    if absolute and (numpy.abs(x[(x != cut) & numpy.isfinite(x)] - cut) <= 2 * absolute).any():
+def top_k(processor, x, absolute, labels):
+    edge = numpy.argsort(-x, kind="stable")[min(processor.top_k, len(x)) - 1]
+    if absolute and (numpy.abs(x[(labels != labels[edge]) & numpy.isfinite(x)] - x[edge]) <= 2 * absolute).any():
         return None
-    return ~(x < cut)
+    return ~(x < x[edge])
 
 
-def top_p(processor, x, absolute):
+def top_p(processor, x, absolute, _labels):
     p, noise = probabilities(x, absolute)
     order = numpy.argsort(x, kind="stable")
     sums = numpy.cumsum(p[order])
@@ -286,11 +301,11 @@ def top_p(processor, x, absolute):
     return kept
 
 
-def min_p(processor, x, absolute):
+def min_p(processor, x, absolute, labels):
     p, noise = probabilities(x, absolute)
     ratio = p / p.max()
     best = numpy.sort(p)[::-1][min(processor.min_tokens_to_keep, len(x)) - 1]
-    near = (numpy.abs(ratio - processor.min_p) <= noise * processor.min_p) & (x != x.max())
+    near = (numpy.abs(ratio - processor.min_p) <= noise * processor.min_p) & (labels != labels[x.argmax()])
     if processor.min_p > 0 and (near & (p < best)).any():
         return None
     # Which of nearly equal probabilities are the best: torch ranks rounded ones.
@@ -300,7 +315,7 @@ def min_p(processor, x, absolute):
     return (ratio >= processor.min_p) | (p >= best)
 
 
-def typical_p(processor, x, absolute):
+def typical_p(processor, x, absolute, labels):
     p, noise = probabilities(x, absolute)
     surprise = -(x.astype(numpy.float64) - x.max() - numpy.log(numpy.exp(x.astype(numpy.float64) - x.max()).sum()))
     entropy = numpy.sum(p * numpy.where(p > 0, surprise, 0))
@@ -316,7 +331,7 @@ def typical_p(processor, x, absolute):
     cut = d[order[last]]
     rest = order[processor.min_tokens_to_keep:]
     if numpy.isfinite(cut):
-        near = numpy.isfinite(d) & (numpy.abs(d - cut) <= error) & (x != x[order[last]])
+        near = numpy.isfinite(d) & (numpy.abs(d - cut) <= error) & (labels != labels[order[last]])
         if near.any():
             return None
     kept = d <= cut
@@ -328,7 +343,7 @@ def typical_p(processor, x, absolute):
     return kept
 
 
-def top_h(processor, x, absolute):
+def top_h(processor, x, absolute, _labels):
     order = numpy.argsort(-x, kind="stable")[:processor.top_n]
     q, _ = probabilities(x[order], absolute)
     with numpy.errstate(divide="ignore", invalid="ignore"):
@@ -347,7 +362,7 @@ def top_h(processor, x, absolute):
     return kept
 
 
-def cutoff(processor, x, absolute):
+def cutoff(processor, x, absolute, labels):
     """epsilon_cutoff and eta_cutoff."""
     p, noise = probabilities(x, absolute)
     limit, limit_noise = float(processor.epsilon), 2 * U
@@ -356,10 +371,11 @@ def cutoff(processor, x, absolute):
         eta = numpy.sqrt(limit) * numpy.exp(-entropy)
         if eta < limit:
             limit, limit_noise = eta, U * (2 * entropy + 18) + 4 * absolute
-    best = numpy.sort(x)[::-1][min(processor.min_tokens_to_keep, len(x)) - 1]
+    edge = numpy.argsort(-x, kind="stable")[min(processor.min_tokens_to_keep, len(x)) - 1]
+    best = x[edge]
     near = (numpy.abs(p - limit) <= (noise + limit_noise) * limit) & (x < best)
     if near.any():
         return None
-    if absolute and ((numpy.abs(x - best) <= 2 * absolute) & (x != best) & (p < limit)).any():
+    if absolute and ((numpy.abs(x - best) <= 2 * absolute) & (labels != labels[edge]) & (p < limit)).any():
         return None
     return (p >= limit) | (x >= best)

@@ -308,5 +308,31 @@ TEST(Beams, CancelledOnesGiveWhatTheyHave) {
   EXPECT_EQ(result->beam_stop, "cancelled");
 }
 
+TEST(Beams, TellTheTraceWhereEveryTokenCameFrom) {
+  ToyFixture f;
+  CollectedTrace trace;
+  GenerateOptions options;
+  options.trace.sink = &trace;
+  const auto result = f.run(model_t(), {0}, two_beams(EarlyStopping::kTrue, 1), options);
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(trace.steps.empty());
+  ASSERT_EQ(trace.beam_steps.size(), 3U);
+  const TracedBeamStep& second = trace.beam_steps[1];
+  ASSERT_EQ(second.candidates.size(), 4U);
+  // 2-3, 3-end, 2-2, 3-2, as the reference works it out.
+  EXPECT_EQ(second.candidates[1].id, 1);
+  EXPECT_EQ(second.candidates[1].parent, 1);
+  EXPECT_NEAR(second.candidates[1].score, std::log(.22), kTolerance);
+  EXPECT_EQ(second.candidate_stops, (std::vector<bool>{false, true, false, false}));
+  ASSERT_EQ(second.running.size(), 2U);
+  EXPECT_EQ(second.running[1].id, 2);
+  ASSERT_EQ(second.finished.size(), 1U);
+  EXPECT_NEAR(second.finished[0], std::log(.22) / 2, kTolerance);
+  EXPECT_TRUE(second.improvable);
+  EXPECT_EQ(trace.last.beam_stop, "num_beams hypotheses are finished");
+  EXPECT_EQ(trace.last.sequences[0].beam_indices, (std::vector<int64_t>{0, 0, 0}));
+  EXPECT_NEAR(trace.last.sequences[0].beam_score, -.6006, kTolerance);
+}
+
 }  // namespace
 }  // namespace logitlab

@@ -98,6 +98,28 @@ class ToyTexts final : public TokenTexts {
   std::map<TokenId, std::string> texts_;
 };
 
+// Keeps everything that it is told.
+class CollectedTrace final : public TraceSink {
+ public:
+  void begin(const RunTrace& told) override {
+    run = told;
+    ++n_begun;
+  }
+  void step(const TracedStep& told) override { steps.push_back(told); }
+  void beam_step(const TracedBeamStep& told) override { beam_steps.push_back(told); }
+  void end(const RunEnd& told) override {
+    last = told;
+    ++n_ended;
+  }
+
+  RunTrace run;
+  std::vector<TracedStep> steps;
+  std::vector<TracedBeamStep> beam_steps;
+  RunEnd last;
+  int n_begun = 0;
+  int n_ended = 0;
+};
+
 struct ToyFixture {
   std::unique_ptr<Backend> backend = make_reference_backend();
   ThreadPool threads{1};

@@ -2,6 +2,7 @@
 // are fixed, so each outcome is always the same.
 #include <algorithm>
 #include <cmath>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,10 @@ struct FilterCase {
   std::string name;
   GenerationConfig config;
 };
+
+void PrintTo(const FilterCase& tested, std::ostream* out) {
+  *out << tested.name;
+}
 
 std::vector<FilterCase> filter_cases() {
   // top_k is on by default: 0 leaves each filter alone.

@@ -20,7 +20,7 @@ import transformers
 from conftest import ROOT
 
 CASES_EACH = 40
-DEFAULT_CASES = 12
+DEFAULT_CASES = 8
 SCORE_BOUND = 1e-4  # of a score, divided by its size where that is above 1
 
 

@@ -31,6 +31,7 @@ DEFAULT_MIN_GAP = 1e-3
 TINY = ["llama_mha", "llama_gqa_tied", "llama3_scaled", "qwen2", "qwen3", "mistral_window"]
 CASES_EACH = 36
 DEFAULT_CASES = 14
+GUIDANCE_CASES = 30
 NOT_YET = -1e8  # scores below it stand for places that are still empty
 
 
@@ -87,6 +88,9 @@ def search(model, prompts, config):
     ids = torch.tensor(prompts)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = None
+    config = dict(config)
+    if "negative_prompt_ids" in config:
+        config["negative_prompt_ids"] = torch.tensor([config["negative_prompt_ids"]])
     with GapWatch(model) as watch, torch.no_grad():
         out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
                              return_dict_in_generate=True, output_scores=True, pad_token_id=0,
@@ -133,10 +137,21 @@ def random_case(model, rng, max_new=24, max_beams=8):
     return prompts, config
 
 
-def random_cases(model, name, rng, count, min_gap, **limits):
+def random_guidance(model, rng, max_new=12, max_beams=4):
+    """As random_case, with classifier-free guidance. transformers takes a negative prompt for one
+    row alone."""
+    prompts, config = random_case(model, rng, max_new=max_new, max_beams=max_beams)
+    config["guidance_scale"] = rng.choice([0.0, 0.5, 1.5, 2.0, 3.0])
+    if config["num_beams"] == 1:
+        prompts = prompts[:1]
+        config["negative_prompt_ids"] = [rng.randrange(3, 270) for _ in range(rng.randint(1, 6))]
+    return prompts, config
+
+
+def random_cases(model, name, rng, count, min_gap, make=random_case, **limits):
     cases, n_left_out = [], 0
     while len(cases) < count:
-        prompts, config = random_case(model, rng, **limits)
+        prompts, config = make(model, rng, **limits)
         sequences, gap = search(model, prompts, config)
         if gap < min_gap:
             n_left_out += 1
@@ -167,6 +182,10 @@ def main():
         model = reference.load_reference(models / name)
         cases += random_cases(model, name, random.Random(name), CASES_EACH, MIN_GAP)
     write(arguments.folder / "tiny.json", cases)
+    model = reference.load_reference(models / "qwen3")
+    write(arguments.folder / "guidance.json",
+          random_cases(model, "qwen3", random.Random("guidance"), GUIDANCE_CASES, MIN_GAP,
+                       make=random_guidance))
     if arguments.default_model:
         torch.set_num_threads(2)
         path = arguments.default_model.resolve()

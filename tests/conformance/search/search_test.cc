@@ -67,9 +67,7 @@ void expect_case(LoadedModel* loaded, const Json& recorded) {
   }
 }
 
-TEST(RecordedSearch, TinyModels) {
-  const Json cases = read_cases("tiny.json");
-  EXPECT_GE(cases.size(), 200U);
+void expect_cases(const Json& cases) {
   std::map<std::string, std::unique_ptr<LoadedModel>> models;
   for (size_t i = 0; i < cases.size(); ++i) {
     const auto name = cases[i].at("model").get<std::string>();
@@ -81,6 +79,19 @@ TEST(RecordedSearch, TinyModels) {
     ASSERT_TRUE(loaded->ok());
     expect_case(loaded.get(), cases[i]);
   }
+}
+
+TEST(RecordedSearch, TinyModels) {
+  const Json cases = read_cases("tiny.json");
+  EXPECT_GE(cases.size(), 200U);
+  expect_cases(cases);
+}
+
+// The unguided side of beam search is not reordered with the beams: these cases tell.
+TEST(RecordedSearch, WithGuidance) {
+  const Json cases = read_cases("guidance.json");
+  EXPECT_GE(cases.size(), 30U);
+  expect_cases(cases);
 }
 
 TEST(RecordedSearch, DefaultModel) {

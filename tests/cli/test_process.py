@@ -111,6 +111,12 @@ class Answers(ProcessCase):
                                  "config": {"repetition_penalty": 2.0}})
         self.assertEqual(penalised["scores"], [1, 1, 0, -2])
 
+    def test_p19_padding_would_be_penalised(self):
+        request = {"logits": [1, 0.9, 0, 0], "config": {"repetition_penalty": 2.0}}
+        self.assertEqual(self.answer({**request, "input_ids": [2]})["greedy"], 0)
+        # As a left-padded batch of transformers sees it, with 0 as the padding.
+        self.assertEqual(self.answer({**request, "input_ids": [0, 2]})["greedy"], 1)
+
     def test_forced_end_at_the_limit(self):
         request = {"logits": ROW_A, "input_ids": [1, 2], "config": {"forced_eos_token_id": 3}}
         self.assertEqual(self.answer({**request, "max_length": 3})["scores"],

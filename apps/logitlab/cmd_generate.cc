@@ -452,11 +452,21 @@ Status check_settings(const GenerateCommandOptions& options, const GenerationCon
   return build_chain(config, chain).map([](const ProcessorChain&) {});
 }
 
+// Enough for questions about the run's own top_k, ties at its cut included.
+int64_t candidates_of(const GenerateCommandOptions& options, const GenerationConfig& config) {
+  constexpr int64_t kRoomForTies = 8;
+  constexpr int64_t kLargestTopK = 200;
+  const int64_t top_k = config.do_sample.value_or(false) ? config.top_k.value_or(0) : 0;
+  const bool follows_top_k = !options.has_trace_candidates && top_k <= kLargestTopK;
+  return follows_top_k && top_k > 0 ? std::max(options.trace_candidates, top_k + kRoomForTies)
+                                    : options.trace_candidates;
+}
+
 TraceOptions trace_options(const GenerateCommandOptions& options, const Engine& engine,
                            const Run& run, const EffectiveConfig& effective, TraceSink* sink) {
   TraceOptions trace;
   trace.sink = sink;
-  trace.n_candidates = options.trace_candidates;
+  trace.n_candidates = candidates_of(options, effective.config);
   trace.full_rows = options.trace_full;
   trace.run.model = short_name(engine.source());
   trace.run.model_hash = model_fingerprint(engine.source()).value_or("");
@@ -568,7 +578,8 @@ void declare_trace(CLI::App& app, GenerateCommandOptions* options) {
            options->trace_candidates = n;
            options->has_trace_candidates = true;
          },
-         "How many of the best tokens of every step a trace holds, 0 to 1000. Default 20.")
+         "How many of the best tokens of every step a trace holds, 0 to 1000. Default 20; when "
+         "top_k draws among more, as many and a few for ties.")
       ->type_name("M")
       ->check(CLI::Range(0, 1000))
       ->group("Result");

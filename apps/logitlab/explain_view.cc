@@ -16,6 +16,7 @@ namespace logitlab {
 namespace {
 
 constexpr size_t kDoubtfulSteps = 5;
+constexpr size_t kShownCandidates = 20;              // and the chosen one
 constexpr std::string_view kMostDoubtful = "doubt";  // value of a bare --explain
 
 // Bands of the probability that the model gave a token.
@@ -304,8 +305,14 @@ void print_candidates(Terminal* terminal, const TracedStep& step, const PieceTex
     columns.push_back({"seen in", Align::kLeft});
   }
   Table table(columns);
+  size_t n_seen = 0;
+  size_t n_hidden = 0;
   for (const TracedCandidate& item : step.candidates) {
     const bool is_chosen = item.id == step.id;
+    if (++n_seen > kShownCandidates && !is_chosen) {
+      ++n_hidden;
+      continue;
+    }
     const Style style = is_chosen             ? Style::kGood
                         : item.dropped_by < 0 ? Style::kAccent
                                               : Style::kDim;
@@ -322,6 +329,9 @@ void print_candidates(Terminal* terminal, const TracedStep& step, const PieceTex
     table.add_row(std::move(cells));
   }
   terminal->print("\n" + table.render(*terminal));
+  if (n_hidden > 0) {
+    terminal->print(terminal->paint(Style::kDim, fmt::format("and {} more", n_hidden)) + "\n");
+  }
 }
 
 // What stands before the step, as much as fits in a line.

@@ -271,13 +271,14 @@ void Question::add_probabilities(const TracedStep& step, const RerunChoice& choi
     rest.second_high = std::exp(choice.unseen.high - largest);
   }
   const ChoiceDifference difference = choice_difference(tokens, rest);
-  out->flip = difference.shared;
-  out->independent_flip = difference.independent;
-  if (is_greedy || choice.unseen.blind) {
-    // A greedy choice is what it is; and nothing can be said where scores could be anything.
-    out->flip = choice.unseen.blind ? Interval{0, 1} : difference.shared;
-    out->independent_flip = choice.unseen.blind ? Interval{0, 1} : difference.independent;
-  }
+  // Nothing can be said where scores could be anything.
+  const bool is_blind = choice.unseen.blind && !is_greedy;
+  const bool has_other_draws =
+      run_.do_sample.value_or(false) && run_.seed.value_or(0) != other_.seed.value_or(0);
+  out->independent_flip = is_blind ? Interval{0, 1} : difference.independent;
+  out->flip = is_blind          ? Interval{0, 1}
+              : has_other_draws ? difference.independent
+                                : difference.shared;
 }
 
 Status Question::ask(const TracedStep& step, Replay* replay) {

@@ -32,8 +32,9 @@ struct WhatIfStep {
   // Whether an earlier step of the sequence did or may have changed: then this one tells what would
   // have happened had the prefix been the same.
   bool is_hypothetical = false;
-  // Probability that the two settings choose differently here: with one draw for both (as with the
-  // same seed) and with independent draws. A point where nothing is unknown.
+  // Probability that the two settings choose differently here: with one draw for both, as with the
+  // same seed (with another seed the draws are independent), and with independent draws. A point
+  // where nothing is unknown.
   Interval flip;
   Interval independent_flip;
   std::string why;  // one clause; empty for kSame

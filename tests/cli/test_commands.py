@@ -9,15 +9,19 @@ from cli_case import COMMANDS, CliCase
 
 
 class Generate(CliCase):
+    def setting(self, document, name):
+        entry = document["settings"][name]
+        self.assertEqual(set(entry), {"value", "origin", "acts", "why"})
+        return entry["value"], entry["origin"]
+
     def test_document_holds_what_a_rerun_needs(self):
         document = self.run_json("generate", "Hi", "--model", self.model, "--max-new-tokens", 6)
         self.assertEqual(document["prompt"]["text"],
                          "<|start|>user\nHi<|end|>\n<|start|>assistant\n")
         self.assertLessEqual(len(document["ids"]), 6)
         self.assertIn(document["stop_reason"], ["eos_token", "length"])
-        self.assertEqual(document["settings"]["max_new_tokens"], {"value": 6, "origin": "given"})
-        self.assertEqual(document["settings"]["eos_token_id"],
-                         {"value": [tiny_model.END_ID], "origin": "model"})
+        self.assertEqual(self.setting(document, "max_new_tokens"), (6, "given"))
+        self.assertEqual(self.setting(document, "eos_token_id"), ([tiny_model.END_ID], "model"))
         self.assertEqual(document["settings"]["temperature"]["origin"], "default")
         self.assertEqual(document["timings"]["prompt_tokens"], len(document["prompt"]["ids"]))
         self.assertEqual(document["timings"]["new_tokens"], len(document["ids"]))
@@ -47,7 +51,7 @@ class Generate(CliCase):
         document = self.run_json("generate", "Hi", "--model", self.model, "--max_new_tokens", 2,
                                  "--no-do-sample")
         self.assertEqual(document["settings"]["max_new_tokens"]["value"], 2)
-        self.assertEqual(document["settings"]["do_sample"], {"value": False, "origin": "given"})
+        self.assertEqual(self.setting(document, "do_sample"), (False, "given"))
 
     def test_system_message_and_thinking_reach_the_template(self):
         document = self.run_json("generate", "Hi", "--model", self.model, "--max-new-tokens", 1,

@@ -161,7 +161,7 @@ class Answers(CliCase):
         arguments = ["generate", "--raw", "Hi", "--model", self.model, *NO_END, "--max-new-tokens",
                      40]
         text = self.run_json(*arguments)["text"]
-        stop = text[5:6]
+        stop = next(letter for letter in text[3:] if " " < letter < "~")
         stopped = self.run_json(*arguments, "--stop-strings", "never this", "--stop-strings", stop)
         self.assertEqual(stopped["settings"]["stop_strings"]["value"], ["never this", stop])
         self.assertEqual(stopped["stop_reason"], "stop_string")

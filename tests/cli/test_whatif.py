@@ -8,6 +8,18 @@ from cli_case import CliCase
 NO_END = ["--eos-token-id", "none"]
 
 
+def flags(settings):
+    """{"top_k": 3, "do_sample": False} as flags."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", value]
+    return words
+
+
 class WhatIf(CliCase):
     def setUp(self):
         self.path = self.folder / f"{self.id().rsplit('.', 1)[-1]}.jsonl"
@@ -21,9 +33,9 @@ class WhatIf(CliCase):
 
     def check_against_a_run(self, arguments, changed, trace=()):
         """The first change is where a run with those settings really leaves the old one."""
-        old = self.run_model(*arguments, "--trace", self.path, *trace)["ids"]
-        new = self.run_model(*arguments, *changed)["ids"]
-        answer = self.ask(*changed)
+        old = self.run_model(*flags(arguments), "--trace", self.path, *trace)["ids"]
+        new = self.run_model(*flags({**arguments, **changed}))["ids"]
+        answer = self.ask(*flags(changed))
         self.assertEqual([step["old_id"] for step in answer["steps"]], old)
         first = next((i for i, pair in enumerate(zip(old, new)) if pair[0] != pair[1]), None)
         said = answer["first_changes"][0] if answer["first_changes"] else None
@@ -41,21 +53,20 @@ class WhatIf(CliCase):
         return first
 
     def test_candidates_are_enough_where_a_filter_is_narrow(self):
-        sampling = ["--do-sample", "--top-k", 8, "--seed", 11]
-        self.assertIsNotNone(self.check_against_a_run(sampling, ["--temperature", 0.4]))
-        self.assertIsNotNone(self.check_against_a_run(sampling, ["--no-do-sample"]))
-        self.assertIsNotNone(self.check_against_a_run(sampling, ["--seed", 12]))
-        self.assertIsNotNone(self.check_against_a_run(sampling, ["--top-k", 2]))
+        sampling = {"do_sample": True, "top_k": 8, "seed": 11}
+        for changed in ({"temperature": 0.4}, {"do_sample": False}, {"seed": 12}, {"top_k": 2}):
+            with self.subTest(changed=changed):
+                self.assertIsNotNone(self.check_against_a_run(sampling, changed))
 
     def test_whole_rows_settle_everything(self):
         for seed in range(4):
-            sampling = ["--do-sample", "--top-k", 0, "--seed", seed]
-            for changed in (["--temperature", 0.7], ["--top-p", 0.5], ["--top-k", 40],
-                            ["--repetition-penalty", 1.3], ["--logit-bias", "65:3"],
-                            ["--typical-p", 0.6], ["--semantics", "vllm", "--min-p", 0.2]):
+            sampling = {"do_sample": True, "top_k": 0, "seed": seed}
+            for changed in ({"temperature": 0.7}, {"top_p": 0.5}, {"top_k": 40},
+                            {"repetition_penalty": 1.3}, {"logit_bias": "65:3"},
+                            {"typical_p": 0.6}, {"semantics": "vllm", "min_p": 0.2}):
                 with self.subTest(seed=seed, changed=changed):
                     self.check_against_a_run(sampling, changed, ["--trace-full"])
-                    verdicts = {step["verdict"] for step in self.ask(*changed)["steps"]}
+                    verdicts = {step["verdict"] for step in self.ask(*flags(changed))["steps"]}
                     self.assertNotIn("undecided", verdicts)
 
     def test_what_a_trace_cannot_tell_is_bounded_not_guessed(self):
@@ -71,6 +82,15 @@ class WhatIf(CliCase):
         text = self.run_ok("whatif", self.path, "--top-k", 60)
         self.assertIn("the trace cannot tell", text)
         self.assertIn("--trace-candidates", text)
+
+    def test_a_trace_holds_enough_for_the_top_k_of_its_run(self):
+        # Without --trace-candidates: the default top_k of 50 acts.
+        sampling = {"do_sample": True, "seed": 4}
+        for changed in ({"temperature": 0.5}, {"top_k": 30}, {"top_p": 0.5}):
+            with self.subTest(changed=changed):
+                self.check_against_a_run(sampling, changed)
+                verdicts = {step["verdict"] for step in self.ask(*flags(changed))["steps"]}
+                self.assertNotIn("undecided", verdicts)
 
     def test_in_words(self):
         self.run_model("--do-sample", "--seed", 3, "--top-k", 10, "--trace", self.path)
@@ -114,7 +134,8 @@ class WhatIf(CliCase):
         refused(["{}"])
         refused([""])
         first = json.loads(good[0])
-        refused([json.dumps(dict(first, version=999))] + good[1:], "999")
+        refused([json.dumps(dict(first, schema="logitlab.trace/999"))] + good[1:],
+                "999")
         refused([json.dumps(dict(first, surprise=1))] + good[1:], "surprise")
         self.refused(3, "whatif", self.folder / "nowhere.jsonl", "--top-k", 1)
         self.refused(3, "whatif", self.folder, "--top-k", 1)

@@ -183,6 +183,7 @@ TEST(Semantics, TopPLooksAsFarAsItMust) {
   }
   call.top_p = 0.0;
   EXPECT_EQ(kept(call, kLlamaCpp, {1, 1, 0}), (Ids{0}));
+  EXPECT_NE(refusal(call, kVllm).find("top_p: 0 found"), std::string::npos);
 }
 
 TEST(Semantics, TopPWithoutASoftmaxRemovesNothing) {

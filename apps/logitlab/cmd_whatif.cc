@@ -84,7 +84,7 @@ void print_first_changes(Terminal* terminal, const TraceMemory& trace, const Wha
     const WhatIfStep& step = answer.steps[answer.first_changes[i]];
     if (step.new_id) {
       print_wrapped(terminal,
-                    fmt::format("Step {} is the first to change: {} in place of {}. {}.",
+                    fmt::format("Step {} is the first to change: {} in place of {}; {}.",
                                 step_label(trace, step), pieces.quoted(*step.new_id),
                                 pieces.quoted(step.old_id), step.why),
                     Style::kWarn);

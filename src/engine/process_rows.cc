@@ -23,6 +23,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "rows travel as they lie in memory");
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+// New tokens that no run reaches; any limit is cut to it, so that lengths can be added.
+constexpr int64_t kEndless = int64_t{1} << 60;
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 constexpr std::string_view kKeys[] = {"id",
@@ -337,7 +339,7 @@ Result<ProcessedRow> process_row(const RowRequest& request, bool wants_kept_ids)
   if (!options.max_length) {
     ASSIGN_OR_RETURN(const Lengths lengths,
                      resolve_lengths(config, request.prompt_length, std::nullopt));
-    options.max_length = request.prompt_length + lengths.max_new_tokens;
+    options.max_length = request.prompt_length + std::min(lengths.max_new_tokens, kEndless);
   }
   if (config.guidance_scale.value_or(1.0) != 1.0 && request.unguided_logits.empty()) {
     return fail(ErrorCode::kInvalidArgument,

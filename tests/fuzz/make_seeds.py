@@ -143,8 +143,32 @@ def trace_seeds():
     write("fuzz_trace", "version", lines({**run, "schema": "logitlab.trace/2"}, end))
 
 
+def process_seeds():
+    config = {"do_sample": True, "temperature": 0.7, "top_h": 0.9, "top_k": 3, "top_p": 0.9, "min_p": 0.1,
+              "typical_p": 0.9, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1, "renormalize_logits": True}
+    penalties = {"sequence_bias": {"1,2": -1.5, "0": 1.0}, "repetition_penalty": 1.3,
+                 "no_repeat_ngram_size": 2, "bad_words_ids": [[1, 2]], "min_new_tokens": 2,
+                 "eos_token_id": [3], "forced_eos_token_id": 3, "suppress_tokens": [0], "num_beams": 2,
+                 "exponential_decay_length_penalty": [0, 1.5], "logit_bias": {"1": 2.0},
+                 "presence_penalty": 1.0, "thinking_budget": 1}
+    row = {"id": 1, "logits": [2.0, 1.0, None, "nan"], "input_ids": [1, 2, 1], "prompt_length": 2}
+    huge = {"max_new_tokens": 2**63 - 1, "min_new_tokens": 2**63 - 1, "no_repeat_ngram_size": 2**63 - 1,
+            "top_k": 2**63 - 1, "eos_token_id": [3], "do_sample": True,
+            "exponential_decay_length_penalty": [2**63 - 1, 1e308]}
+    for name, line in (
+            ("filters", {**row, "logits": [2, 1, 0, -1.5], "config": config}),
+            ("penalties", {**row, "config": penalties, "thinking_ids": [0, 1], "max_length": 4}),
+            ("guidance", {"logits_base64": "AACAPwAAAEA=", "unguided_logits": [0, 1],
+                          "config": {"guidance_scale": 2.0}, "model_config": config}),
+            ("vllm", {**row, "config": {"semantics": "vllm", "do_sample": True, "top_p": 0.5}}),
+            ("llama_cpp", {**row, "config": {"semantics": "llama.cpp", "do_sample": True}}),
+            ("huge", {**row, "config": huge})):
+        write("fuzz_process", name, json.dumps(line, separators=(",", ":")).encode())
+
+
 if __name__ == "__main__":
     safetensors_seeds()
     gguf_seeds()
     config_seeds()
     trace_seeds()
+    process_seeds()

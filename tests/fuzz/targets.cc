@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/utf8.h"
+#include "engine/process_rows.h"
 #include "formats/gguf.h"
 #include "formats/hf_config.h"
 #include "formats/npy.h"
@@ -154,6 +155,18 @@ void fuzz_trace(std::span<const uint8_t> input) {
     for (const TracedCandidate& candidate : step.candidates) {
       CHECK(candidate.dropped_by < static_cast<int64_t>(step.stages.size()));
     }
+  }
+}
+
+void fuzz_process(std::span<const uint8_t> input) {
+  for (const RowEncoding encoding : {RowEncoding::kJson, RowEncoding::kBase64}) {
+    const LineAnswer answer =
+        process_line(as_text(input), 1, {.encoding = encoding, .kept_ids = true});
+    CHECK(answer.text.find('\n') == std::string::npos) << answer.text;
+    const Result<Json> json = parse_json(answer.text, kWhere);
+    CHECK(json.has_value() && json->contains("id")) << answer.text;
+    CHECK(json->contains("error") == answer.is_error) << answer.text;
+    CHECK(json->contains("survivors") != answer.is_error) << answer.text;
   }
 }
 

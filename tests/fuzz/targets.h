@@ -16,16 +16,17 @@ void fuzz_gguf(std::span<const uint8_t> input);
 // config.json and its getters, the safetensors index, .npy.
 void fuzz_config(std::span<const uint8_t> input);
 void fuzz_trace(std::span<const uint8_t> input);
+// A line of `logitlab process`: rows, ids and settings through the processors.
+void fuzz_process(std::span<const uint8_t> input);
 
 struct FuzzTarget {
   std::string_view name;  // also the folder of its seeds below corpus/
   void (*run)(std::span<const uint8_t> input);
 };
 inline constexpr FuzzTarget kFuzzTargets[] = {
-    {"fuzz_safetensors", fuzz_safetensors},
-    {"fuzz_gguf", fuzz_gguf},
-    {"fuzz_config", fuzz_config},
-    {"fuzz_trace", fuzz_trace},
+    {"fuzz_safetensors", fuzz_safetensors}, {"fuzz_gguf", fuzz_gguf},
+    {"fuzz_config", fuzz_config},           {"fuzz_trace", fuzz_trace},
+    {"fuzz_process", fuzz_process},
 };
 
 }  // namespace logitlab

@@ -292,6 +292,19 @@ class OtherCommands(CliCase):
         self.assertEqual(document["prompt_tokens"], 16)
         rates = sorted(rep["decode_tokens_per_second"] for rep in document["reps"])
         self.assertAlmostEqual(document["decode_tokens_per_second"], sum(rates) / 2)
+        # A tiny model's steps say nothing about the share; that a trace was written can be seen.
+        self.assertGreater(document["trace_bytes_per_token"], 1000)
+        shares = sorted(document["trace_pair_shares"])
+        self.assertEqual(len(shares), 5)
+        self.assertEqual(document["trace_overhead_share"], shares[2])
+        self.assertEqual(document["trace_settings"],
+                         {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9})
+
+    def test_bench_leaves_the_trace_out_when_asked(self):
+        document = self.run_json("bench", "-p", 4, "-n", 2, "--reps", 1, "--no-trace", "--model",
+                                 self.model)
+        self.assertIsNone(document["trace_overhead_share"])
+        self.assertIsNone(document["trace_bytes_per_token"])
 
     def test_first_contact(self):
         text = self.run_ok("first-contact", "--model", self.model)

@@ -69,5 +69,57 @@ TEST(Engine, SaysWhatIsWrongBeforeItReadsWeights) {
   EXPECT_NE(threads.error().message.find("threads: -1"), std::string::npos);
 }
 
+std::string tiny_model() {
+  return std::string(LOGITLAB_SOURCE_DIR) + "/tests/data/models/qwen3";
+}
+
+TEST(Engine, AsksAboutTheSettingsBeforeItReadsWeights) {
+  const TempFolder folder;
+  for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json"}) {
+    std::filesystem::copy_file(std::filesystem::path(tiny_model()) / name, folder.path() / name);
+  }
+  // A file of weights that nobody could read.
+  folder.write("model.safetensors", "no weights");
+  EngineOptions options;
+  options.model = folder.path().string();
+  int64_t vocab_size = 0;
+  options.check_settings = [&](const GenerationConfig& /*defaults*/,
+                               const ModelConfig& model) -> Status {
+    vocab_size = model.vocab_size;
+    return fail(ErrorCode::kInvalidArgument, "top_p: 1.5 found");
+  };
+  const auto engine = Engine::load(options);
+  ASSERT_FALSE(engine);
+  EXPECT_EQ(engine.error().message, "top_p: 1.5 found");
+  EXPECT_EQ(vocab_size, 272);
+}
+
+TEST(Engine, GeneratesForSeveralPromptsWithTheTextsOfItsTokens) {
+  EngineOptions options;
+  options.model = tiny_model();
+  const auto engine = Engine::load(options);
+  ASSERT_TRUE(engine) << engine.error().message;
+  EXPECT_EQ((*engine)->thinking_ids(), std::nullopt);
+  const std::vector<TokenId> one = {5, 6};
+  const std::vector<TokenId> two = {7};
+  const std::vector<PromptInput> prompts = {{one, nullptr}, {two, nullptr}};
+  GenerationConfig config;
+  config.max_new_tokens = 5;
+  const auto both = (*engine)->generate(prompts, config, {});
+  ASSERT_TRUE(both) << both.error().message;
+  ASSERT_EQ(both->sequences.size(), 2U);
+  const auto alone = (*engine)->generate(two, config, {});
+  ASSERT_TRUE(alone);
+  EXPECT_EQ(alone->first().ids, both->sequences[1].ids);
+  // The text of a token that comes stops the run, without that the caller names the tokenizer.
+  const auto piece = (*engine)->tokenizer().piece(alone->first().ids[2]);
+  ASSERT_TRUE(piece && !piece->empty());
+  config.stop_strings = {{*piece}};
+  const auto stopped = (*engine)->generate(two, config, {});
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_EQ(stopped->first().stop_reason, StopReason::kStopString);
+  EXPECT_LE(stopped->first().ids.size(), 3U);
+}
+
 }  // namespace
 }  // namespace logitlab

@@ -20,7 +20,7 @@ import transformers
 from conftest import ROOT
 
 CASES_EACH = 40
-DEFAULT_CASES = 8
+DEFAULT_CASES = 4
 SCORE_BOUND = 1e-4  # of a score, divided by its size where that is above 1
 
 
@@ -77,6 +77,14 @@ def test_random_searches(name, run_seed, probe, tmp_path):
     cases = record_search.random_cases(model, name, random.Random(seed), CASES_EACH,
                                        record_search.MIN_GAP)
     check(probe, folder, cases)
+
+
+def test_random_guidance(run_seed, probe):
+    path = ROOT / "tests" / "data" / "models" / "qwen2"
+    cases = record_search.random_cases(
+        reference.load_reference(path), "qwen2", random.Random(run_seed), CASES_EACH,
+        record_search.MIN_GAP, make=record_search.random_guidance)
+    check(probe, path, cases)
 
 
 def test_default_model_searches(default_model, run_seed, probe):

@@ -25,7 +25,8 @@ import transformers
 import record_models as reference
 
 # The scores that two programs find for the cases here differ by 7e-5 at most, where
-# length_penalty -1 does not multiply them. The default model has larger logits, and its weights are summed in other orders.
+# length_penalty -1 does not multiply them. The default model has larger logits, and its weights are
+# summed in other orders.
 MIN_GAP = 1e-4
 DEFAULT_MIN_GAP = 1e-3
 TINY = ["llama_mha", "llama_gqa_tied", "llama3_scaled", "qwen2", "qwen3", "mistral_window"]

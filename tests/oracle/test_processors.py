@@ -112,10 +112,10 @@ def report(tally):
 
 
 # The last figure: what share of the cases may be without one right answer. Rows are made to tie, and
-# settings to cut among them, so that 6.6% of the small, 8% of the middle and 9% of the large are; the
-# bound is four standard deviations above.
+# settings to cut among them, so that about 6.9% of the small, 8.6% of the middle and 9.2% of the large
+# are (several seeds); the bound is five standard deviations above or a little more.
 @pytest.mark.parametrize("name, sizes, count, max_left_out", [
-    ("small", SMALL, 22000, 0.073), ("middle", MIDDLE, 1500, 0.11), ("large", LARGE, 300, 0.16)])
+    ("small", SMALL, 22000, 0.08), ("middle", MIDDLE, 1500, 0.125), ("large", LARGE, 300, 0.18)])
 def test_processors_as_transformers(logitlab_bin, run_seed, capsys, name, sizes, count, max_left_out):
     torch.set_num_threads(1 if name == "small" else 2)
     tally = collections.Counter()

@@ -174,6 +174,12 @@ Json document_of(const TraceMemory& trace, const GenerationConfig& given, const 
   Json document = Json::object();
   document["given"] = to_json(given);
   document["settings"] = json_of(answer.settings);
+  for (auto& item : document["settings"].items()) {
+    // What is not asked for comes from the run, which stands where a model's settings do.
+    if (item.value()["origin"] == "model") {
+      item.value()["origin"] = "run";
+    }
+  }
   document["steps"] = Json::array();
   for (const WhatIfStep& step : answer.steps) {
     Json item = Json::object();

@@ -285,6 +285,14 @@ std::string fate(const TracedStep& step, const TracedCandidate& candidate) {
                                     : "dropped";
 }
 
+// The same in a word of a table.
+std::string mark(const TracedStep& step, const TracedCandidate& candidate) {
+  const auto stage = static_cast<size_t>(std::max(candidate.dropped_by, 0));
+  const bool was_cut = candidate.dropped_by >= 0 && stage < step.stages.size();
+  return was_cut && candidate.id != step.id ? "cut: " + step.stages[stage].name
+                                            : fate(step, candidate);
+}
+
 std::string seen_in(const TracedCandidate& candidate) {
   return candidate.in_prompt ? (candidate.in_answer ? "prompt, answer" : "prompt")
                              : (candidate.in_answer ? "answer" : "");
@@ -322,7 +330,7 @@ void print_candidates(Terminal* terminal, const TracedStep& step, const PieceTex
                                share(item.raw_probability),
                                number(item.score),
                                share(item.probability),
-                               {fate(step, item), is_chosen ? Style::kGood : Style::kDim}};
+                               {mark(step, item), is_chosen ? Style::kGood : Style::kDim}};
     if (has_seen) {
       cells.emplace_back(seen_in(item), Style::kDim);
     }

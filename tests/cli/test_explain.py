@@ -42,7 +42,7 @@ class Explain(CliCase):
     def test_as_text(self):
         text = self.run_ok(*self.arguments("--explain=3"))
         for part in ("The answer, by doubt", "Its least likely tokens", "Step 3: ", "top_k=6",
-                     "repetition_penalty=1.2", "dropped by top_k", "chosen", "the draw: "):
+                     "repetition_penalty=1.2", "cut: top_k", "chosen", "the draw: "):
             self.assertIn(part, text)
         # Without colours the doubt is written out.
         self.assertRegex(text, r"\{\d+%\}")
@@ -60,7 +60,7 @@ class Explain(CliCase):
             document.pop("words")
         self.assertEqual(live, stored)
         text = self.run_ok("whatif", path, "--explain=3")
-        for part in ("The answer, by doubt", "Step 3: ", "top_k=6", "dropped by top_k"):
+        for part in ("The answer, by doubt", "Step 3: ", "top_k=6", "cut: top_k"):
             self.assertIn(part, text)
 
     def test_every_width(self):

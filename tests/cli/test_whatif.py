@@ -73,6 +73,8 @@ class WhatIf(CliCase):
         self.run_model("--do-sample", "--top-k", 5, "--seed", 1, "--trace", self.path,
                        "--trace-candidates", 6)
         answer = self.ask("--top-k", 60)
+        self.assertEqual(answer["settings"]["top_k"], {"value": 60, "origin": "given"})
+        self.assertEqual(answer["settings"]["seed"], {"value": 1, "origin": "run"})
         open_steps = [step for step in answer["steps"] if step["verdict"] == "undecided"]
         self.assertTrue(open_steps)
         for step in open_steps:

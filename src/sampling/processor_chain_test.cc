@@ -1,9 +1,11 @@
 #include "sampling/processor_chain.h"
 
+#include <set>
 #include <string>
 
 #include <gtest/gtest.h>
 
+#include "base/philox.h"
 #include "sampling/effective_config.h"
 #include "sampling/generation_fields.h"
 #include "sampling/registry.h"
@@ -256,6 +258,65 @@ class Recorder final : public StageObserver {
   }
   std::vector<std::pair<std::string, Ids>> stages;
 };
+
+// Compares every stage with the row that entered it.
+class FilterWatch final : public StageObserver {
+ public:
+  explicit FilterWatch(Row row) : before_(std::move(row)) {}
+  void after_stage(int64_t /*stage*/, const LogitsProcessor& processor,
+                   std::span<const float> scores) override {
+    if (processor.kind() == ProcessorKind::kFilter) {
+      filters.insert(std::string(processor.name()));
+      for (size_t i = 0; i < scores.size(); ++i) {
+        EXPECT_TRUE(scores[i] == before_[i] || scores[i] == kMinusInfinity)
+            << processor.name() << " token " << i;
+      }
+    }
+    before_.assign(scores.begin(), scores.end());
+  }
+  std::set<std::string> filters;
+
+ private:
+  Row before_;
+};
+
+TEST(ProcessorChain, FiltersOnlyRemove) {
+  GenerationConfig call;
+  call.do_sample = true;
+  call.temperature = 0.8;
+  call.top_h = 0.9;
+  call.top_k = 60;
+  call.top_p = 0.97;
+  call.min_p = 0.002;
+  call.typical_p = 0.98;
+  call.epsilon_cutoff = 0.0001;
+  call.eta_cutoff = 0.0002;
+  call.no_repeat_ngram_size = 2;
+  call.bad_words_ids = std::vector<TokenIds>{{3}, {1, 2}};
+  call.suppress_tokens = TokenIds{9};
+  call.begin_suppress_tokens = TokenIds{10};
+  call.min_new_tokens = 5;
+  call.eos_token_id = TokenIds{11};
+  call.repetition_penalty = 1.3;
+  const Ids ids = {1, 2, 1};
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    Row row(200);
+    for (size_t i = 0; i < row.size(); ++i) {
+      const auto word = philox4x32({static_cast<uint32_t>(i), seed, 0, 0}, {5, 5})[0];
+      row[i] = static_cast<float>(word % 4096) / 512.0F - 4.0F;
+    }
+    auto chain = build_chain(merge_generation_config(call, {}).config,
+                             {.vocab_size = 200, .prompt_length = 3});
+    ASSERT_TRUE(chain.has_value()) << chain.error().message;
+    FilterWatch watch(row);
+    chain->apply(row, {ids, 3}, &watch);
+    EXPECT_EQ(watch.filters,
+              (std::set<std::string>{"no_repeat_ngram_size", "bad_words_ids", "min_length",
+                                     "min_new_tokens", "suppress_tokens", "begin_suppress_tokens",
+                                     "top_h", "top_k", "top_p", "min_p", "typical_p",
+                                     "epsilon_cutoff", "eta_cutoff"}));
+  }
+}
 
 TEST(ProcessorChain, TheObserverSeesEveryStage) {
   GenerationConfig call;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 
 #include "sampling/row_edits.h"
 
@@ -30,16 +31,25 @@ std::vector<SequenceBias> as_bans(const std::vector<TokenIds>& words, const Toke
 }  // namespace
 
 SequenceBiasProcessor::SequenceBiasProcessor(const std::vector<SequenceBias>& biases) {
+  // The last of several equal sequences counts, in the place of the first.
+  std::map<TokenIds, size_t> places;
+  std::vector<SequenceBias> distinct;
   for (const SequenceBias& entry : biases) {
-    const auto found = std::ranges::find(biases_, entry.ids, &SequenceBias::ids);
-    if (found == biases_.end()) {
-      biases_.push_back(entry);
+    const auto [place, is_new] = places.try_emplace(entry.ids, distinct.size());
+    if (is_new) {
+      distinct.push_back(entry);
     } else {
-      found->bias = entry.bias;
+      distinct[place->second].bias = entry.bias;
     }
   }
-  std::ranges::stable_partition(biases_,
-                                [](const SequenceBias& entry) { return entry.ids.size() == 1; });
+  // Single tokens first: the order of the sums is that of transformers.
+  for (const bool wants_single : {true, false}) {
+    for (const SequenceBias& entry : distinct) {
+      if ((entry.ids.size() == 1) == wants_single) {
+        biases_.push_back(entry);
+      }
+    }
+  }
   touched_.reserve(biases_.size());
 }
 

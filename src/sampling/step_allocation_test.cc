@@ -35,6 +35,15 @@ void* operator new(size_t bytes) {
 void* operator new[](size_t bytes) {
   return counted_allocation(bytes);
 }
+// Sorting algorithms ask in this way, and free with the plain delete.
+void* operator new(size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  ++g_allocations;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
+void* operator new[](size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  ++g_allocations;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
 void operator delete(void* pointer) noexcept {
   std::free(pointer);
 }

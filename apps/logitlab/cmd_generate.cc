@@ -81,7 +81,7 @@ Result<std::vector<std::string>> read_prompts(const std::string& path) {
     if (!prompt.is_string()) {
       return fail(ErrorCode::kInvalidArgument,
                   "{}: {} found, want a string or {{\"prompt\": \"...\"}}", where,
-                  shortened(dump_json(json), 60));
+                  quoted_json(json));
     }
     prompts.push_back(prompt.get<std::string>());
   }

@@ -101,6 +101,15 @@ TEST(Utf8, WidthAndPrintable) {
   EXPECT_EQ(printable("a\n\x1b[31m\xff"), "a\\n\\x1b[31m\\xff");
 }
 
+TEST(JsonText, IsQuotedAsOnePrintableLine) {
+  EXPECT_EQ(quoted_json(Json("a\x7f\xC2\x85"
+                             "b")),
+            "\"a\\x7f\\x85b\"");
+  const std::string cut = quoted_json(Json(std::string(30, 'a') + "\xE6\xBC\xA2"), 32);
+  EXPECT_EQ(printable(cut), cut);
+  EXPECT_TRUE(cut.ends_with("..."));
+}
+
 TEST(Utf8, AppendRoundTrips) {
   std::string out;
   for (const char32_t c : {U'a', U'\u00e9', U'\u6f22', U'\U0001F600'}) {

@@ -164,4 +164,12 @@ std::string dump_json(const Json& value, int indent) {
   return value.dump(indent, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }
 
+std::string quoted_json(const Json& value, size_t max_bytes) {
+  std::string text = dump_json(value);
+  if (text.size() > max_bytes) {
+    text = replace_invalid_utf8(text.substr(0, max_bytes)) + "...";
+  }
+  return printable(text);
+}
+
 }  // namespace logitlab

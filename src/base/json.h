@@ -28,4 +28,8 @@ struct JsonLimits {
 // Serialises; bytes that are not UTF-8 become U+FFFD. indent < 0: one line.
 [[nodiscard]] std::string dump_json(const Json& value, int indent = -1);
 
+// The value as a message quotes it: one printable line (see printable()) of about `max_bytes` bytes
+// at most, with "..." where it was cut.
+[[nodiscard]] std::string quoted_json(const Json& value, size_t max_bytes = 60);
+
 }  // namespace logitlab

@@ -39,10 +39,6 @@ constexpr std::string_view kKeys[] = {"id",
                                       "max_length",
                                       "thinking_ids"};
 
-std::string shown(const Json& value) {
-  return printable(dump_json(value).substr(0, 60));
-}
-
 Status check_keys(const Json& json) {
   if (!json.is_object()) {
     return fail(ErrorCode::kInvalidArgument,
@@ -86,7 +82,7 @@ bool read_score(const Json& value, float* score) {
 Result<std::vector<float>> read_numbers(const Json& value, std::string_view key) {
   if (!value.is_array()) {
     return fail(ErrorCode::kInvalidArgument, "{}: {} found, want an array of numbers", key,
-                shown(value));
+                quoted_json(value));
   }
   std::vector<float> row(value.size());
   for (size_t i = 0; i < row.size(); ++i) {
@@ -94,7 +90,7 @@ Result<std::vector<float>> read_numbers(const Json& value, std::string_view key)
       return fail(ErrorCode::kInvalidArgument,
                   "{}[{}]: {} found, want a float32 number, null or \"-inf\" (minus infinity), "
                   "\"inf\" or \"nan\"",
-                  key, i, shown(value[i]));
+                  key, i, quoted_json(value[i]));
     }
   }
   return row;
@@ -103,7 +99,7 @@ Result<std::vector<float>> read_numbers(const Json& value, std::string_view key)
 Result<std::vector<float>> read_base64(const Json& value, std::string_view key) {
   if (!value.is_string()) {
     return fail(ErrorCode::kInvalidArgument, "{}: {} found, want a string of base64", key,
-                shown(value));
+                quoted_json(value));
   }
   ASSIGN_OR_RETURN(const std::vector<std::byte> bytes,
                    decode_base64(value.get_ref<const std::string&>(), key));
@@ -141,7 +137,7 @@ Result<std::optional<int64_t>> read_count(const Json& json, const char* key) {
   int64_t count = 0;
   if (!read_value(json[key], &count) || count < 0) {
     return fail(ErrorCode::kInvalidArgument, "{}: {} found, want a whole number >= 0", key,
-                shown(json[key]));
+                quoted_json(json[key]));
   }
   return std::optional<int64_t>(count);
 }
@@ -151,13 +147,13 @@ Status read_ids(const Json& json, int64_t vocab_size, RowRequest* request) {
     const Json& ids = json["input_ids"];
     if (!ids.is_array()) {
       return fail(ErrorCode::kInvalidArgument, "input_ids: {} found, want a list of token ids",
-                  shown(ids));
+                  quoted_json(ids));
     }
     for (size_t i = 0; i < ids.size(); ++i) {
       TokenId id = 0;
       if (!read_value(ids[i], &id) || id < 0 || id >= vocab_size) {
         return fail(ErrorCode::kInvalidArgument, "input_ids[{}]: {} found, want an id from 0 to {}",
-                    i, shown(ids[i]), vocab_size - 1);
+                    i, quoted_json(ids[i]), vocab_size - 1);
       }
       request->input_ids.push_back(id);
     }
@@ -177,8 +173,8 @@ Status read_ids(const Json& json, int64_t vocab_size, RowRequest* request) {
         !read_value(pair[1], &ids.close) || std::min(ids.open, ids.close) < 0 ||
         std::max(ids.open, ids.close) >= vocab_size) {
       return fail(ErrorCode::kInvalidArgument,
-                  "thinking_ids: {} found, want [open, close]: two ids from 0 to {}", shown(pair),
-                  vocab_size - 1);
+                  "thinking_ids: {} found, want [open, close]: two ids from 0 to {}",
+                  quoted_json(pair), vocab_size - 1);
     }
     request->thinking = ids;
   }

@@ -70,9 +70,7 @@ std::string found_text(const Json& value) {
   if (value.is_array()) {
     return fmt::format("a list of {}", value.size());
   }
-  const std::string text = dump_json(value);
-  constexpr size_t kMaxBytes = 60;
-  return text.size() > kMaxBytes ? text.substr(0, kMaxBytes) + "..." : text;
+  return quoted_json(value);
 }
 
 tl::unexpected<Error> wrong_kind(std::string_view where, std::string_view key, const Json& found,

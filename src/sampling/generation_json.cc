@@ -41,7 +41,7 @@ Status read_field(const Json& json, std::string_view where, const GenerationFiel
         T value{};
         if (!read_value(json, &value)) {
           return fail(ErrorCode::kInvalidArgument, "{}: {}: {} found, want {}", where, field.name,
-                      dump_json(json).substr(0, 80), type_words(value).wanted);
+                      quoted_json(json), type_words(value).wanted);
         }
         config->*member = std::move(value);
         return {};
@@ -65,7 +65,7 @@ Result<ParsedConfig> generation_config_from_json(const Json& json, std::string_v
     } else if (unknown_keys == UnknownKeys::kRefuse) {
       return tl::unexpected(unknown_field_error(where, key));
     } else if (!value.is_null() && would_act(key, value)) {
-      parsed.ignored.push_back(fmt::format("{}={}", key, dump_json(value).substr(0, 80)));
+      parsed.ignored.push_back(fmt::format("{}={}", key, quoted_json(value)));
     }
   }
   return parsed;

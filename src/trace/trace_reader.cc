@@ -36,17 +36,9 @@ struct Place {
   }
 };
 
-std::string shown(const Json& json) {
-  constexpr size_t kLongest = 40;
-  std::string text = dump_json(json);
-  if (text.size() > kLongest) {
-    text = replace_invalid_utf8(text.substr(0, kLongest)) + "...";
-  }
-  return printable(text);
-}
-
 Status wanted(const Place& place, const Json& found, std::string_view what) {
-  return fail(ErrorCode::kDataLoss, "{}: found {}, want {}", place.text(), shown(found), what);
+  return fail(ErrorCode::kDataLoss, "{}: found {}, want {}", place.text(), quoted_json(found),
+              what);
 }
 
 // Reads an object's fields; remembers the first error and does nothing after it.
@@ -420,7 +412,7 @@ Status TraceParser::begin(const Json& json) {
     return fail(ErrorCode::kUnsupported,
                 "run.schema: found {}, want \"{}\"; another version of "
                 "logitlab wrote it",
-                shown(*schema), kTraceSchema);
+                quoted_json(*schema), kTraceSchema);
   }
   RunTrace run;
   RETURN_IF_ERROR(read(json, kRunRecord, &run));
@@ -435,13 +427,14 @@ Status TraceParser::line(std::string_view text) {
   const auto kind = json.is_object() ? json.find("record") : json.end();
   if (!json.is_object() || kind == json.end() || !kind->is_string()) {
     return fail(ErrorCode::kDataLoss, "record: found {}, want an object with a field \"record\"",
-                shown(json));
+                quoted_json(json));
   }
   if (has_ended_) {
-    return fail(ErrorCode::kDataLoss, "record: found {}, want nothing after \"end\"", shown(*kind));
+    return fail(ErrorCode::kDataLoss, "record: found {}, want nothing after \"end\"",
+                quoted_json(*kind));
   }
   if (has_begun_ == (*kind == kRunRecord)) {
-    return fail(ErrorCode::kDataLoss, "record: found {}, want {}", shown(*kind),
+    return fail(ErrorCode::kDataLoss, "record: found {}, want {}", quoted_json(*kind),
                 has_begun_ ? "one \"run\", on the first line" : "\"run\" on the first line");
   }
   if (*kind == kRunRecord) {
@@ -470,7 +463,8 @@ Status TraceParser::line(std::string_view text) {
     return {};
   }
   return fail(ErrorCode::kDataLoss,
-              "record: found {}, want \"run\", \"step\", \"beam_step\" or \"end\"", shown(*kind));
+              "record: found {}, want \"run\", \"step\", \"beam_step\" or \"end\"",
+              quoted_json(*kind));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -32,7 +33,7 @@ struct ExecContext {
   ThreadPool& threads;
 };
 
-enum class Op { kEmbed, kLinear, kRmsNorm, kRope, kAttention, kSiluMul };
+enum class Op { kEmbed, kLinear, kRmsNorm, kRope, kAttention, kSiluMul, kActivate, kMamba2 };
 
 // One matrix that multiplies the shared input of a `linear` call.
 struct LinearPart {
@@ -41,6 +42,20 @@ struct LinearPart {
   float* out = nullptr;         // [rows, out], row stride `out` columns
   // True: out += W x + b (the residual add); false: out = W x + b.
   bool accumulate = false;
+};
+
+// One product of its own input; a `grouped_linear` call has many.
+struct GroupedPart {
+  Tensor weight;                // [out, in]
+  const float* bias = nullptr;  // [out] or none
+  const float* x = nullptr;     // [rows, in]
+  int64_t rows = 0;             // may be 0
+  float* out = nullptr;         // [rows, out]; not aliased with any x
+};
+
+enum class Activation {
+  kRelu2,  // max(x, 0)^2
+  kSilu,   // x * sigmoid(x)
 };
 
 enum class RopeLayout {
@@ -69,6 +84,43 @@ struct AttentionShape {
   int64_t n_kv_heads = 0;  // divides n_heads; query head j reads kv head j / (n_heads / n_kv_heads)
   int64_t head_dim = 0;
   float scale = 0;  // multiplies q . k
+};
+
+// Sizes of a Mamba-2 mixer. n_groups divides n_heads; head h reads B and C of group
+// h / (n_heads / n_groups).
+struct Mamba2Shape {
+  int64_t n_heads = 0;
+  int64_t head_dim = 0;
+  int64_t state_size = 0;
+  int64_t n_groups = 0;
+  int64_t conv_kernel = 0;  // taps, at least 1
+
+  [[nodiscard]] int64_t inner_size() const { return n_heads * head_dim; }
+  // Channels of the convolution: x, B and C.
+  [[nodiscard]] int64_t conv_size() const { return inner_size() + 2 * n_groups * state_size; }
+  // Columns of the input projection: z | x | B | C | dt.
+  [[nodiscard]] int64_t projected_size() const { return inner_size() + conv_size() + n_heads; }
+};
+
+struct Mamba2Weights {
+  const float* conv_weight = nullptr;  // [conv_size, conv_kernel]; the last tap is the newest token
+  const float* conv_bias = nullptr;    // [conv_size] or none
+  const float* dt_bias = nullptr;      // [n_heads]
+  const float* a = nullptr;            // [n_heads], -exp(A_log), < 0
+  const float* d = nullptr;            // [n_heads]
+  const float* norm_weight = nullptr;  // [inner_size]
+  float norm_eps = 0;
+  // The time step is clamped to these after softplus.
+  float time_step_low = 0;
+  float time_step_high = std::numeric_limits<float>::infinity();
+};
+
+// Consecutive rows of a batch that belong to one sequence, with its state of this layer.
+struct Mamba2Span {
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+  float* conv = nullptr;  // [conv_kernel - 1, conv_size]: inputs of the last tokens, oldest first
+  float* ssm = nullptr;   // [n_heads, head_dim, state_size]
 };
 
 // Immutable and thread-safe; the caller gives the threads.
@@ -113,6 +165,32 @@ class Backend {
   // out[i] = gate[i] * sigmoid(gate[i]) * up[i] for n values; out may alias gate.
   virtual void silu_mul(ExecContext& context, const float* gate, const float* up, int64_t n,
                         float* out) const = 0;
+
+  // Each part: out[r, o] = sum_i x[r, i] * weight[o, i] (+ bias[o]), the same bits as `linear`
+  // gives. All parts run as one parallel region, so that many small products (the experts of a
+  // mixture) do not wait for each other.
+  virtual void grouped_linear(ExecContext& context, std::span<const GroupedPart> parts) const = 0;
+
+  // x[i] = activation(x[i]) for n values.
+  virtual void activate(ExecContext& context, Activation activation, float* x, int64_t n) const = 0;
+
+  // A Mamba-2 mixer between its two projections, for rows of several sequences. For each span and
+  // each of its rows t in turn, with z | x | B | C | dt = projected[t]:
+  //   v      = silu(conv_bias + sum_k conv_weight[:, k] * (x | B | C)[t - K + 1 + k])
+  //   x|B|C  = v, and the state's `conv` keeps the inputs of the last K - 1 tokens
+  //   step   = clamp(softplus(dt + dt_bias), time_step_low, time_step_high)          per head
+  //   S      = exp(step * a) * S + step * x (outer) B                                per head,
+  //   `ssm` y      = S C + d * x out[t] = norm_weight * q / sqrt(mean(q^2 of its group) +
+  //   norm_eps),  q = y * silu(z)
+  // where the norm's groups are n_groups equal runs of inner_size. projected: [rows,
+  // projected_size], used as work space; out: [rows, inner_size], not aliased. Spans do not overlap
+  // and have distinct states. All of it in float32 or better.
+  //
+  // A span's result depends on its own rows and state alone. Cutting a sequence into other spans
+  // changes the order of sums (a span of several rows may be scanned in chunks): see
+  // docs/numerics.md for the bound.
+  virtual void mamba2(ExecContext& context, const Mamba2Weights& weights, const Mamba2Shape& shape,
+                      std::span<const Mamba2Span> spans, float* projected, float* out) const = 0;
 };
 
 // The scalar reference.

@@ -24,6 +24,8 @@ Status check_batch(std::span<const SequenceChunk> batch, int64_t vocab_size) {
 BatchRows flatten(std::span<const SequenceChunk> batch) {
   BatchRows rows;
   for (const SequenceChunk& chunk : batch) {
+    rows.spans.push_back({chunk.state, static_cast<int64_t>(rows.ids.size()),
+                          static_cast<int64_t>(chunk.ids.size())});
     for (size_t i = 0; i < chunk.ids.size(); ++i) {
       const bool is_last = i + 1 == chunk.ids.size();
       const bool wants_logits =

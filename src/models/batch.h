@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "models/model.h"
+#include "nn/layers.h"
 
 namespace logitlab {
 
@@ -17,6 +18,7 @@ struct BatchRows {
   std::vector<TokenId> ids;          // [rows]
   std::vector<int64_t> positions;    // [rows]
   std::vector<DecodeState*> states;  // [rows]
+  std::vector<RowSpan> spans;        // the rows of each chunk
   std::vector<int64_t> logit_rows;   // rows whose logits are wanted, ascending
 };
 [[nodiscard]] BatchRows flatten(std::span<const SequenceChunk> batch);

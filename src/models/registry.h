@@ -23,6 +23,9 @@ struct ArchitectureEntry {
   std::span<const std::string_view> gguf_architectures;
   Result<ModelConfig> (*config_from_hf)(const Json& config, std::string_view where);
   Result<ModelConfig> (*config_from_gguf)(const GgufFile& file);
+  // Binds all weights with `store` in mode kCheck: what plan_model returns, less config, weights,
+  // unused and warnings, which the caller fills in.
+  Result<ModelPlan> (*plan)(const ModelConfig& config, ModelKind kind, WeightStore* store);
   // Checks and loads all weights; `store` moves into the model.
   Result<std::shared_ptr<const Model>> (*load)(const ModelConfig& config, ModelKind kind,
                                                WeightStore store, ExecContext& context,

@@ -54,7 +54,11 @@ Result<const TensorEntry*> WeightStore::checked_entry(std::string_view name,
 }
 
 Result<Tensor> WeightStore::matrix(std::string_view name, int64_t out, int64_t in, Op op) {
-  ASSIGN_OR_RETURN(const TensorEntry* entry, checked_entry(name, Shape{out, in}));
+  return matrix_of(name, Shape{out, in}, op);
+}
+
+Result<Tensor> WeightStore::matrix_of(std::string_view name, const Shape& shape, Op op) {
+  ASSIGN_OR_RETURN(const TensorEntry* entry, checked_entry(name, shape));
   const DType resident_type = converts_ ? target_ : entry->dtype;
   if (!backend_->supports(op, resident_type)) {
     return fail(ErrorCode::kUnsupported, "{}: backend {} ({}) has no kernel for {} weights", name,
@@ -73,10 +77,40 @@ Result<Tensor> WeightStore::matrix(std::string_view name, int64_t out, int64_t i
   return convert(*entry, resident_type);
 }
 
-Result<const float*> WeightStore::vector(std::string_view name, int64_t n) {
-  ASSIGN_OR_RETURN(const TensorEntry* entry, checked_entry(name, Shape{n}));
+Result<std::vector<Tensor>> WeightStore::experts(std::string_view stacked,
+                                                 const std::function<std::string(int64_t)>& single,
+                                                 int64_t n_experts, int64_t out, int64_t in) {
+  std::vector<Tensor> experts;
+  if (!has(stacked)) {
+    for (int64_t e = 0; e < n_experts; ++e) {
+      ASSIGN_OR_RETURN(const Tensor expert, matrix(single(e), out, in, Op::kLinear));
+      experts.push_back(expert);
+    }
+    return experts;
+  }
+  ASSIGN_OR_RETURN(const Tensor all, matrix_of(stacked, Shape{n_experts, out, in}, Op::kLinear));
+  const size_t bytes = static_cast<size_t>(out) * all.row_stride_bytes();
+  for (int64_t e = 0; e < n_experts; ++e) {
+    const std::byte* data =
+        all.data == nullptr ? nullptr : all.data + static_cast<size_t>(e) * bytes;
+    experts.push_back({data, all.dtype, Shape{out, in}});
+  }
+  return experts;
+}
+
+Result<const float*> WeightStore::values(std::string_view name, std::span<const Shape> accepted) {
+  const TensorEntry* found = checkpoint_.find(name);
+  const bool fits = found != nullptr &&
+                    std::find(accepted.begin(), accepted.end(), found->shape) != accepted.end();
+  ASSIGN_OR_RETURN(const TensorEntry* entry,
+                   checked_entry(name, fits ? found->shape : accepted.front()));
   ASSIGN_OR_RETURN(const Tensor copy, convert(*entry, DType::kF32));
   return reinterpret_cast<const float*>(copy.data);
+}
+
+Result<const float*> WeightStore::vector(std::string_view name, int64_t n) {
+  const Shape shape{n};
+  return values(name, {&shape, 1});
 }
 
 Result<const float*> WeightStore::optional_vector(std::string_view name, int64_t n) {

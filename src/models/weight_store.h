@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,8 +36,16 @@ class WeightStore {
   // A matrix [out, in] for `op`, mapped or converted as the options say. Asking again for the same
   // name gives the same memory. Errors: kNotFound, kInvalidArgument (shape), kUnsupported (type).
   [[nodiscard]] Result<Tensor> matrix(std::string_view name, int64_t out, int64_t in, Op op);
+  // The E matrices [out, in] of a mixture: of one tensor `stacked` [E, out, in] when the file has
+  // it, else of E tensors, `single(e)` being the name of number e. Errors as of matrix().
+  [[nodiscard]] Result<std::vector<Tensor>> experts(
+      std::string_view stacked, const std::function<std::string(int64_t)>& single,
+      int64_t n_experts, int64_t out, int64_t in);
   // n float32 values, always a copy.
   [[nodiscard]] Result<const float*> vector(std::string_view name, int64_t n);
+  // The same of a tensor of any rank whose shape is one of `accepted` (the first is the one that a
+  // message wants).
+  [[nodiscard]] Result<const float*> values(std::string_view name, std::span<const Shape> accepted);
   // nullptr when the file has no such tensor.
   [[nodiscard]] Result<const float*> optional_vector(std::string_view name, int64_t n);
   // A matrix and, if the file has it, its bias.
@@ -54,6 +64,7 @@ class WeightStore {
   WeightStore() = default;
   [[nodiscard]] Result<const TensorEntry*> checked_entry(std::string_view name,
                                                          const Shape& want) const;
+  [[nodiscard]] Result<Tensor> matrix_of(std::string_view name, const Shape& shape, Op op);
   [[nodiscard]] Result<Tensor> convert(const TensorEntry& entry, DType dtype);
   void record(const TensorEntry& entry, const Tensor& resident, bool is_mapped);
 

@@ -12,7 +12,7 @@ std::vector<float> floats(int64_t rows, int64_t columns) {
 
 }  // namespace
 
-void Attention::apply(ExecContext& context, const Rope& rope, const ForwardRows& rows,
+void Attention::apply(ExecContext& context, const Rope* rope, const ForwardRows& rows,
                       int64_t layer, const float* x, float* residual) const {
   const Backend& backend = context.backend;
   const int64_t n = rows.rows;
@@ -27,10 +27,12 @@ void Attention::apply(ExecContext& context, const Rope& rope, const ForwardRows&
     q_norm.apply(context, queries.data(), n * shape.n_heads, queries.data());
     k_norm.apply(context, keys.data(), n * shape.n_kv_heads, keys.data());
   }
-  backend.rope(context, queries.data(), rows.cosine.data(), rows.sine.data(), n, shape.n_heads,
-               head_dim, rope.rotary_dim(), rope.layout());
-  backend.rope(context, keys.data(), rows.cosine.data(), rows.sine.data(), n, shape.n_kv_heads,
-               head_dim, rope.rotary_dim(), rope.layout());
+  if (rope != nullptr) {
+    backend.rope(context, queries.data(), rows.cosine.data(), rows.sine.data(), n, shape.n_heads,
+                 head_dim, rope->rotary_dim(), rope->layout());
+    backend.rope(context, keys.data(), rows.cosine.data(), rows.sine.data(), n, shape.n_kv_heads,
+                 head_dim, rope->rotary_dim(), rope->layout());
+  }
 
   std::vector<AttentionRow> spans(static_cast<size_t>(n));
   for (int64_t row = 0; row < n; ++row) {

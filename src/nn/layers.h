@@ -35,16 +35,24 @@ struct RmsNorm {
   }
 };
 
+// Consecutive rows of a forward pass that belong to one sequence.
+struct RowSpan {
+  DecodeState* state = nullptr;
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+};
+
 // The rows of one forward pass, the same for every layer.
 struct ForwardRows {
   int64_t rows = 0;
   std::vector<int64_t> positions;    // [rows]
   std::vector<DecodeState*> states;  // [rows], the state that each row belongs to
+  std::vector<RowSpan> spans;        // the same rows, sequence by sequence
   std::vector<float> cosine;         // [rows, rotary_dim / 2]
   std::vector<float> sine;
 };
 
-// Grouped-query attention with RoPE and a KV cache.
+// Grouped-query attention with a KV cache, and with RoPE unless the model has no positions.
 struct Attention {
   Linear q;  // [n_heads * head_dim, d]
   Linear k;  // [n_kv_heads * head_dim, d]
@@ -56,8 +64,8 @@ struct Attention {
   int64_t window = 0;  // a row sees its last `window` positions, itself included; 0: all
 
   // residual [rows, d] += o(attention(x)). x: [rows, d], already normed. Stores the rows' keys and
-  // values in their states (`layer` counts all layers of the model).
-  void apply(ExecContext& context, const Rope& rope, const ForwardRows& rows, int64_t layer,
+  // values in their states (`layer` counts all layers of the model). rope: null for none.
+  void apply(ExecContext& context, const Rope* rope, const ForwardRows& rows, int64_t layer,
              const float* x, float* residual) const;
 };
 

@@ -1,10 +1,12 @@
 // Splits the ops into tasks over outputs and calls the kernels of one instruction set.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/reference/mamba2.h"
 #include "base/check.h"
 #include "tensor/dtype.h"
 
@@ -271,6 +273,26 @@ class CpuBackend final : public Backend {
       task.score_stride = score_stride;
       kernels_.step->attend(task);
     });
+  }
+
+  void grouped_linear(ExecContext& context, std::span<const GroupedPart> parts) const override {
+    for (const GroupedPart& part : parts) {
+      const LinearPart single = {part.weight, part.bias, part.out, /*accumulate=*/false};
+      linear(context, part.x, part.rows, {&single, 1});
+    }
+  }
+
+  void activate(ExecContext& /*context*/, Activation activation, float* x,
+                int64_t n) const override {
+    for (int64_t i = 0; i < n; ++i) {
+      const float positive = std::max(x[i], 0.0F);
+      x[i] = activation == Activation::kRelu2 ? positive * positive : x[i] / (1 + std::exp(-x[i]));
+    }
+  }
+
+  void mamba2(ExecContext& context, const Mamba2Weights& weights, const Mamba2Shape& shape,
+              std::span<const Mamba2Span> spans, float* projected, float* out) const override {
+    reference_mamba2(context, weights, shape, spans, projected, out);
   }
 
   void silu_mul(ExecContext& context, const float* gate, const float* up, int64_t n,

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "backend/backend.h"
+#include "backend/reference/mamba2.h"
 #include "base/check.h"
 #include "tensor/dtype.h"
 
@@ -86,6 +87,28 @@ class ReferenceBackend final : public Backend {
       const double g = gate[i];
       out[i] = static_cast<float>(g / (1 + std::exp(-g)) * double{up[i]});
     }
+  }
+
+  void grouped_linear(ExecContext& context, std::span<const GroupedPart> parts) const override {
+    for (const GroupedPart& part : parts) {
+      const LinearPart single = {part.weight, part.bias, part.out, /*accumulate=*/false};
+      linear(context, part.x, part.rows, {&single, 1});
+    }
+  }
+
+  void activate(ExecContext& /*context*/, Activation activation, float* x,
+                int64_t n) const override {
+    for (int64_t i = 0; i < n; ++i) {
+      const double value = x[i];
+      const double positive = std::max(value, 0.0);
+      x[i] = static_cast<float>(activation == Activation::kRelu2 ? positive * positive
+                                                                 : value / (1 + std::exp(-value)));
+    }
+  }
+
+  void mamba2(ExecContext& context, const Mamba2Weights& weights, const Mamba2Shape& shape,
+              std::span<const Mamba2Span> spans, float* projected, float* out) const override {
+    reference_mamba2(context, weights, shape, spans, projected, out);
   }
 
  private:

@@ -496,7 +496,7 @@ Result<Logits> LlamaModel::forward(ExecContext& context,
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const Layer& layer = weights_.layers[i];
     layer.input_norm.apply(context, hidden.data(), rows.rows, normed.data());
-    layer.attention.apply(context, rope_, rows, static_cast<int64_t>(i), normed.data(),
+    layer.attention.apply(context, &rope_, rows, static_cast<int64_t>(i), normed.data(),
                           hidden.data());
     layer.mlp_norm.apply(context, hidden.data(), rows.rows, normed.data());
     layer.mlp.apply(context, rows.rows, normed.data(), hidden.data());
@@ -545,6 +545,33 @@ Result<Rope> make_rope(const ModelConfig& config, ModelKind kind, WeightStore* s
   return rope;
 }
 
+KvShape kv_shape_of(const ModelConfig& config) {
+  return {config.num_hidden_layers, config.num_key_value_heads, config.head_dim};
+}
+
+Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* store) {
+  ASSIGN_OR_RETURN(const Weights weights,
+                   bind(config, kind == ModelKind::kGguf ? kGgufNames : kHfNames, store));
+  ASSIGN_OR_RETURN(const Rope rope, make_rope(config, kind, store));
+  ModelPlan plan;
+  const bool is_tied =
+      config.tie_word_embeddings ||
+      !store->has(weight_name(kind == ModelKind::kGguf ? kGgufNames.head : kHfNames.head));
+  for (const WeightEntry& entry : store->entries()) {
+    plan.parameter_count += entry.shape.elements();
+    plan.weight_bytes += entry.bytes;
+  }
+  const size_t row = weights.embedding.row_stride_bytes();
+  plan.weight_bytes_per_token =
+      is_tied ? plan.weight_bytes : plan.weight_bytes - weights.embedding.bytes() + row;
+  plan.active_parameter_count =
+      is_tied ? plan.parameter_count
+              : plan.parameter_count - weights.embedding.shape.elements() + config.hidden_size;
+  plan.state.position_bytes = KvCache::bytes_for(kv_shape_of(config), KvCache::kPagePositions) /
+                              static_cast<size_t>(KvCache::kPagePositions);
+  return plan;
+}
+
 Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind kind,
                                           WeightStore store, ExecContext& context,
                                           const LoadOptions& options) {
@@ -567,7 +594,7 @@ Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind k
 }  // namespace
 
 ArchitectureEntry llama_architecture() {
-  return {"llama", kModelTypes, kGgufArchitectures, config_from_hf, config_from_gguf, load};
+  return {"llama", kModelTypes, kGgufArchitectures, config_from_hf, config_from_gguf, plan, load};
 }
 
 }  // namespace logitlab

@@ -29,7 +29,7 @@ ProgressBar::~ProgressBar() {
 }
 
 void ProgressBar::update(std::string_view what, uint64_t done, uint64_t total,
-                         std::string_view unit) {
+                         std::string_view unit, std::string_view detail) {
   if (!enabled_) {
     return;
   }
@@ -43,12 +43,13 @@ void ProgressBar::update(std::string_view what, uint64_t done, uint64_t total,
   }
   drawn_at_ = now;
   std::string line = printable(what);
-  const std::string counts =
+  std::string counts =
       total == 0 ? fmt::format(" {}", amount(done, unit))
                  : fmt::format(" {:3.0f}%  {} of {}{}",
                                100.0 * static_cast<double>(done) / static_cast<double>(total),
                                amount(done, unit), amount(total, unit),
                                unit == "bytes" ? "" : fmt::format(" {}", unit));
+  counts += detail.empty() ? std::string() : fmt::format(", {}", printable(detail));
   const auto columns = static_cast<size_t>(terminal_->columns());
   const size_t used = display_width(line) + counts.size() + 4;
   if (total > 0 && columns > used + 8) {

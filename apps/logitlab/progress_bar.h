@@ -18,7 +18,9 @@ class ProgressBar final : public ProgressSink {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  void update(std::string_view what, uint64_t done, uint64_t total, std::string_view unit) override;
+  using ProgressSink::update;
+  void update(std::string_view what, uint64_t done, uint64_t total, std::string_view unit,
+              std::string_view detail) override;
   void finish(std::string_view what) override;
 
  private:

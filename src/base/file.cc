@@ -4,11 +4,12 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
+
+#include "base/open_regular.h"
 
 namespace logitlab {
 namespace {
@@ -34,8 +35,9 @@ class FileDescriptor {
   int fd_;
 };
 
-// Opens for reading and requires a regular file; returns its size. O_NONBLOCK so that a FIFO named
-// as a model file is refused instead of waited for.
+}  // namespace
+
+// O_NONBLOCK so that a FIFO named as a model file is refused instead of waited for.
 Result<size_t> open_regular(const std::filesystem::path& path, int* fd) {
   *fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (*fd < 0) {
@@ -53,8 +55,6 @@ Result<size_t> open_regular(const std::filesystem::path& path, int* fd) {
   }
   return static_cast<size_t>(status.st_size);
 }
-
-}  // namespace
 
 Result<std::string> read_text_file(const std::filesystem::path& path, size_t max_bytes) {
   int raw_fd = -1;
@@ -140,65 +140,6 @@ Status write_file_atomically(const std::filesystem::path& path, std::string_view
     return fail(ErrorCode::kInvalidArgument, "{}: cannot be replaced: {}", path.string(), reason);
   }
   return {};
-}
-
-Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  int raw_fd = -1;
-  auto size = open_regular(path, &raw_fd);
-  const FileDescriptor fd(raw_fd);
-  if (!size) {
-    return tl::unexpected<Error>(std::move(size).error());
-  }
-  MappedFile file;
-  file.path_ = path;
-  if (*size == 0) {
-    return file;
-  }
-  void* data = ::mmap(nullptr, *size, PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (data == MAP_FAILED) {
-    return fail(ErrorCode::kResourceExhausted, "{}: cannot map {} bytes: {}", path.string(), *size,
-                errno_text());
-  }
-  file.data_ = static_cast<const std::byte*>(data);
-  file.size_ = *size;
-  return file;
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)),
-      path_(std::move(other.path_)) {}
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  if (this != &other) {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    std::swap(path_, other.path_);
-  }
-  return *this;
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) {
-    ::munmap(const_cast<std::byte*>(data_),
-             size_);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-  }
-}
-
-void MappedFile::will_need(size_t offset, size_t length) const {
-  if (data_ == nullptr || offset >= size_) {
-    return;
-  }
-  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  const size_t begin = offset / page * page;
-  const size_t end = length > size_ - offset ? size_ : offset + length;
-  ::madvise(const_cast<std::byte*>(data_ + begin), end - begin, MADV_WILLNEED);
-}
-
-void MappedFile::release_pages() const {
-  if (data_ != nullptr) {
-    ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
-  }
 }
 
 }  // namespace logitlab

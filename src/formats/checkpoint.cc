@@ -144,16 +144,50 @@ Result<const TensorEntry*> Checkpoint::require(std::string_view name) const {
       closest.empty() ? std::string() : fmt::format("; the closest name is {}", quote(closest)));
 }
 
-void Checkpoint::release_pages() const {
+void Checkpoint::will_need(const TensorEntry& entry) const {
+  will_need(entry.file_index, entry.offset, entry.bytes);
+}
+
+void Checkpoint::will_need(int file_index, size_t offset, size_t length) const {
+  maps_.at(static_cast<size_t>(file_index)).will_need(offset, length);
+}
+
+Status Checkpoint::read_at(int file_index, size_t offset, std::span<std::byte> out) const {
+  return maps_.at(static_cast<size_t>(file_index)).read_at(offset, out);
+}
+
+void Checkpoint::release_cached(int file_index, size_t offset, size_t length) const {
+  maps_.at(static_cast<size_t>(file_index)).release_cached(offset, length);
+}
+
+void Checkpoint::release_cached() const {
   for (const MappedFile& map : maps_) {
-    map.release_pages();
+    map.release_cached();
   }
 }
 
-void Checkpoint::will_need(const TensorEntry& entry) const {
-  if (entry.file_index >= 0 && static_cast<size_t>(entry.file_index) < maps_.size()) {
-    maps_[static_cast<size_t>(entry.file_index)].will_need(entry.offset, entry.bytes);
+void Checkpoint::expect_sequential_reads(bool is_sequential) const {
+  for (const MappedFile& map : maps_) {
+    map.expect_sequential_reads(is_sequential);
   }
+}
+
+void Checkpoint::set_release_on_close() {
+  for (MappedFile& map : maps_) {
+    map.set_release_on_close();
+  }
+}
+
+std::optional<size_t> Checkpoint::cached_bytes() const {
+  size_t sum = 0;
+  for (const MappedFile& map : maps_) {
+    const auto cached = map.cached_bytes();
+    if (!cached) {
+      return std::nullopt;
+    }
+    sum += *cached;
+  }
+  return sum;
 }
 
 }  // namespace logitlab

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,11 +63,20 @@ class Checkpoint {
   // What is odd but usable, one line each (an index whose total_size does not fit).
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
 
-  // Tells the kernel that our mapped pages are no longer needed (weights were copied). The data can
-  // still be read.
-  void release_pages() const;
   // Asks the kernel to read the tensor ahead.
   void will_need(const TensorEntry& entry) const;
+
+  // The files themselves, by file_index: as MappedFile's functions of these names. read_at serves
+  // those who copy weights, so that no page of the mapping is touched for it.
+  [[nodiscard]] Status read_at(int file_index, size_t offset, std::span<std::byte> out) const;
+  void will_need(int file_index, size_t offset, size_t length) const;
+  void release_cached(int file_index, size_t offset, size_t length) const;
+  // Of all files.
+  void release_cached() const;
+  void expect_sequential_reads(bool is_sequential) const;
+  void set_release_on_close();
+  // nullopt when the system does not say it of one of the files.
+  [[nodiscard]] std::optional<size_t> cached_bytes() const;
 
  private:
   std::vector<MappedFile> maps_;

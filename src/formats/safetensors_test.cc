@@ -196,7 +196,7 @@ TEST(SafetensorsFolder, ReadsASingleFile) {
   ASSERT_NE(w, nullptr);
   EXPECT_EQ(static_cast<char>(w->data[3]), '4');
   checkpoint->will_need(*w);
-  checkpoint->release_pages();
+  checkpoint->release_cached();
   EXPECT_EQ(static_cast<char>(w->data[0]), '1');
   EXPECT_EQ(checkpoint->find("v"), nullptr);
   const auto absent = checkpoint->require("W");

@@ -20,6 +20,8 @@
 
 namespace logitlab {
 
+class WeightStore;
+
 // What a layer does. A decoder layer is attention and a gated MLP, each with its norm; of the
 // others each is one norm and one mixer.
 enum class LayerKind { kDecoder, kMamba, kAttention, kMoe, kMlp };
@@ -143,6 +145,8 @@ class Model {
   // Bytes of state for a sequence of n positions.
   [[nodiscard]] virtual size_t state_bytes(int64_t n_positions) const = 0;
   [[nodiscard]] virtual DecodeState make_state() const = 0;
+  // What holds the weights and their files; null for a model that has none.
+  [[nodiscard]] virtual const WeightStore* weight_store() const { return nullptr; }
 
   // Runs the chunks as one batch and appends them to their states. A row's logits are the same bits
   // for any batch and number of threads; for any chunking too, unless the model has Mamba layers:

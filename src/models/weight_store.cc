@@ -1,10 +1,9 @@
 #include "models/weight_store.h"
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
-#include "base/env.h"
+#include "base/check.h"
 
 namespace logitlab {
 namespace {
@@ -13,14 +12,49 @@ std::string gibibytes(size_t bytes) {
   return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1U << 30U));
 }
 
+constexpr size_t kAlignment = 64;
+
+size_t rounded(size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// KREADABOVE
+constexpr size_t kReadAbove = size_t{1} << 30;
+
 }  // namespace
+
+WeightPlacement choose_placement(const LoadOptions& options, size_t in_place_bytes,
+                                 size_t copied_bytes, size_t available_bytes) {
+  WeightPlacement placement;
+  const size_t needed = in_place_bytes + copied_bytes;
+  const bool is_large = in_place_bytes > kReadAbove;
+  if (available_bytes != 0 && needed > available_bytes) {
+    placement.missing = needed - available_bytes;
+    placement.offloads = options.offload && copied_bytes <= available_bytes;
+    placement.releases_on_close = true;
+    return placement;
+  }
+  const size_t kept_free = available_bytes / 8;
+  const bool has_room = available_bytes == 0 || needed <= available_bytes - kept_free;
+  placement.reads =
+      options.weights == "read" || (options.weights == "auto" && is_large && has_room);
+  placement.releases_on_close = options.weights == "auto" && is_large && !has_room;
+  return placement;
+}
 
 Result<WeightStore> WeightStore::make(Checkpoint checkpoint, const LoadOptions& options,
                                       const Backend& backend) {
   WeightStore store;
   store.checkpoint_ = std::move(checkpoint);
   store.backend_ = &backend;
-  store.progress_ = options.progress != nullptr ? options.progress : &null_progress();
+  store.options_ = options;
+  store.warnings_ = store.checkpoint_.warnings();
+  if (options.weights != "auto" && options.weights != "map" && options.weights != "read") {
+    return fail(ErrorCode::kInvalidArgument,
+                "weights '{}' is not known; use auto, map (in the files' mapping) or read (in "
+                "memory of our own)",
+                options.weights);
+  }
   if (options.dtype == "float32") {
     store.converts_ = true;
     store.target_ = DType::kF32;
@@ -64,17 +98,32 @@ Result<Tensor> WeightStore::matrix_of(std::string_view name, const Shape& shape,
     return fail(ErrorCode::kUnsupported, "{}: backend {} ({}) has no kernel for {} weights", name,
                 backend_->name(), backend_->isa(), logitlab::name(resident_type));
   }
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    if (entries_[i].name == name) {
-      return resident_[i];
-    }
+  if (const auto known = matrices_.find(entry); known != matrices_.end()) {
+    return resident_[known->second];
   }
-  if (resident_type == entry->dtype) {
-    const Tensor view = entry->view();
-    record(*entry, view, /*is_mapped=*/true);
-    return view;
+  const bool is_converted = resident_type != entry->dtype;
+  Tensor resident{nullptr, resident_type, shape};
+  const size_t bytes = resident.bytes();
+  if (mode_ == Mode::kCheck) {
+    (is_converted ? copied_bytes_ : in_place_bytes_) += bytes;
+    (is_converted ? converted_room_ : in_place_room_) += rounded(bytes);
+  } else if (is_converted || placement_.reads) {
+    std::byte* room = take(bytes);
+    targets_.push_back({entry, resident_type, room});
+    resident.data = room;
+  } else {
+    resident.data = entry->data;
   }
-  return convert(*entry, resident_type);
+  record(*entry, resident, !is_converted && !placement_.reads, &matrices_);
+  return resident;
+}
+
+std::byte* WeightStore::take(size_t bytes) {
+  CHECK(memory_used_ + rounded(bytes) <= memory_.size())
+      << "a matrix was asked for that was not there when the sizes were added up";
+  std::byte* room = memory_.data() + memory_used_;
+  memory_used_ += rounded(bytes);
+  return room;
 }
 
 Result<std::vector<Tensor>> WeightStore::experts(std::string_view stacked,
@@ -104,8 +153,25 @@ Result<const float*> WeightStore::values(std::string_view name, std::span<const 
                     std::find(accepted.begin(), accepted.end(), found->shape) != accepted.end();
   ASSIGN_OR_RETURN(const TensorEntry* entry,
                    checked_entry(name, fits ? found->shape : accepted.front()));
-  ASSIGN_OR_RETURN(const Tensor copy, convert(*entry, DType::kF32));
-  return reinterpret_cast<const float*>(copy.data);
+  Tensor resident{nullptr, DType::kF32, entry->shape};
+  if (const auto known = value_lists_.find(entry); known != value_lists_.end()) {
+    return reinterpret_cast<const float*>(resident_[known->second].data);
+  }
+  if (mode_ == Mode::kCheck) {
+    copied_bytes_ += resident.bytes();
+  } else {
+    auto buffer = Buffer::allocate(resident.bytes());
+    if (!buffer) {
+      return fail_at(name, std::move(buffer).error());
+    }
+    std::vector<std::byte> scratch;
+    RETURN_IF_ERROR(read_rows(checkpoint_, *entry, 0, entry->view().rows(), DType::kF32,
+                              buffer->data(), &scratch));
+    values_.push_back(std::move(*buffer));
+    resident.data = values_.back().data();
+  }
+  record(*entry, resident, /*is_mapped=*/false, &value_lists_);
+  return reinterpret_cast<const float*>(resident.data);
 }
 
 Result<const float*> WeightStore::vector(std::string_view name, int64_t n) {
@@ -128,96 +194,71 @@ Result<Linear> WeightStore::linear(std::string_view weight_name, std::string_vie
   return layer;
 }
 
-Result<Tensor> WeightStore::convert(const TensorEntry& entry, DType dtype) {
-  const size_t bytes =
-      static_cast<size_t>(entry.view().rows()) * row_bytes(dtype, entry.view().columns());
-  Tensor resident{nullptr, dtype, entry.shape};
-  if (mode_ == Mode::kCheck) {
-    record(entry, resident, /*is_mapped=*/false);
-    return resident;
-  }
-  auto buffer = Buffer::allocate(bytes);
-  if (!buffer) {
-    return fail_at(entry.name, std::move(buffer).error());
-  }
-  const Tensor source = entry.view();
-  const int64_t columns = source.columns();
-  std::vector<float> row(static_cast<size_t>(columns));
-  std::byte* out = buffer->data();
-  for (int64_t r = 0; r < source.rows(); ++r, out += row_bytes(dtype, columns)) {
-    row_to_float(source.dtype, source.row(r), row.data(), columns);
-    row_from_float(dtype, row.data(), out, columns);
-  }
-  copies_.push_back(std::move(*buffer));
-  resident.data = copies_.back().data();
-  record(entry, resident, /*is_mapped=*/false);
-  copied_done_ += bytes;
-  if (converts_) {
-    progress_->update("converting weights", copied_done_, copied_bytes_, "bytes");
-  }
-  return resident;
-}
-
-void WeightStore::record(const TensorEntry& entry, const Tensor& resident, bool is_mapped) {
-  const size_t bytes =
-      static_cast<size_t>(resident.rows()) * row_bytes(resident.dtype, resident.columns());
-  entries_.push_back({entry.name, entry.shape, entry.dtype, resident.dtype, bytes, is_mapped});
+void WeightStore::record(const TensorEntry& entry, const Tensor& resident, bool is_mapped,
+                         ByTensor* index) {
+  index->emplace(&entry, entries_.size());
+  entries_.push_back(
+      {entry.name, entry.shape, entry.dtype, resident.dtype, resident.bytes(), is_mapped});
   resident_.push_back(resident);
-  if (mode_ == Mode::kCheck) {
-    (is_mapped ? mapped_bytes_ : copied_bytes_) += bytes;
-  }
 }
 
-Status WeightStore::begin_load() {
-  const size_t available = read_memory().available_bytes;
-  const size_t needed = copied_bytes_ + mapped_bytes_;
-  if (available != 0 && needed > available) {
-    return fail(
-        ErrorCode::kResourceExhausted,
-        "the weights need {} of memory ({} mapped from the file, {} copied), the system has "
-        "{} available: {} are missing",
-        gibibytes(needed), gibibytes(mapped_bytes_), gibibytes(copied_bytes_), gibibytes(available),
-        gibibytes(needed - available));
+Status WeightStore::begin_load(size_t available_bytes) {
+  placement_ = choose_placement(options_, in_place_bytes_, copied_bytes_, available_bytes);
+  const size_t needed = in_place_bytes_ + copied_bytes_;
+  if (placement_.missing > 0 && !placement_.offloads) {
+    return fail(ErrorCode::kResourceExhausted,
+                "the weights need {} of memory ({} as stored, {} converted), the system has {} "
+                "available: {} are missing{}",
+                gibibytes(needed), gibibytes(in_place_bytes_), gibibytes(copied_bytes_),
+                gibibytes(available_bytes), gibibytes(placement_.missing),
+                copied_bytes_ <= available_bytes
+                    ? "; offload leaves what needs no conversion on the disk, to be read again at "
+                      "every step"
+                    : "; want a smaller dtype, or a smaller model");
   }
+  if (placement_.offloads) {
+    warnings_.push_back(fmt::format(
+        "the weights need {} of memory, the system has {} available: {} are missing, so the "
+        "weights stay on the disk and are read from there again at every step",
+        gibibytes(needed), gibibytes(available_bytes), gibibytes(placement_.missing)));
+  }
+  if (placement_.releases_on_close) {
+    checkpoint_.set_release_on_close();
+  }
+  const size_t room = converted_room_ + (placement_.reads ? in_place_room_ : 0);
+  ASSIGN_OR_RETURN(memory_, PageMemory::allocate(room));
   entries_.clear();
   resident_.clear();
+  matrices_.clear();
+  value_lists_.clear();
   mode_ = Mode::kLoad;
   return {};
 }
 
-void WeightStore::read_ahead(ExecContext& context, ProgressSink& progress) const {
-  constexpr size_t kPiece = size_t{8} << 20;
-  constexpr size_t kPage = 4096;
-  struct Piece {
-    const std::byte* data;
-    size_t bytes;
-  };
-  std::vector<Piece> pieces;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    for (size_t at = 0; entries_[i].is_mapped && at < entries_[i].bytes; at += kPiece) {
-      pieces.push_back({resident_[i].data + at, std::min(kPiece, entries_[i].bytes - at)});
+Status WeightStore::finish_load(ExecContext& context) {
+  ProgressSink& progress = options_.progress != nullptr ? *options_.progress : null_progress();
+  // A file keeps its pages when some of its tensors are used in place.
+  std::vector<bool> releases(checkpoint_.files().size(), true);
+  std::vector<const TensorEntry*> mapped;
+  for (const auto& [entry, index] : matrices_) {
+    if (entries_[index].is_mapped) {
+      mapped.push_back(entry);
+      releases[static_cast<size_t>(entry->file_index)] = false;
     }
   }
-  uint64_t done = 0;
-  const auto n_threads = static_cast<size_t>(context.threads.n_threads());
-  std::atomic<uint64_t> sum{0};
-  for (size_t first = 0; first < pieces.size(); first += n_threads) {
-    const size_t count = std::min(n_threads, pieces.size() - first);
-    context.threads.parallel_for(static_cast<int64_t>(count), [&](int64_t i, int /*thread*/) {
-      const Piece& piece = pieces[first + static_cast<size_t>(i)];
-      uint64_t local = 0;
-      for (size_t at = 0; at < piece.bytes; at += kPage) {
-        local += static_cast<uint64_t>(piece.data[at]);
-      }
-      // The sum is only there so that the reads happen.
-      sum.fetch_add(local, std::memory_order_relaxed);
-    });
-    for (size_t i = 0; i < count; ++i) {
-      done += pieces[first + i].bytes;
-    }
-    progress.update("reading weights", done, mapped_bytes_, "bytes");
+  if (!targets_.empty()) {
+    ASSIGN_OR_RETURN(traffic_,
+                     read_weights(checkpoint_, targets_, releases, context.threads, progress));
+    targets_.clear();
   }
-  progress.finish("reading weights");
+  if (!mapped.empty() && options_.progress != nullptr && !placement_.offloads) {
+    const WeightTraffic touched =
+        touch_weights(checkpoint_, mapped, context.threads, *options_.progress);
+    traffic_.bytes += touched.bytes;
+    traffic_.seconds += touched.seconds;
+    traffic_.n_files = std::max(traffic_.n_files, touched.n_files);
+  }
+  return {};
 }
 
 }  // namespace logitlab

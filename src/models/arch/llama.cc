@@ -432,8 +432,9 @@ class LlamaModel final : public Model {
     return store_.entries();
   }
   [[nodiscard]] const std::vector<std::string>& warnings() const override {
-    return store_.checkpoint().warnings();
+    return store_.warnings();
   }
+  [[nodiscard]] const WeightStore* weight_store() const override { return &store_; }
   [[nodiscard]] int64_t parameter_count() const override {
     int64_t count = 0;
     for (const WeightEntry& entry : store_.entries()) {
@@ -574,7 +575,7 @@ Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* s
 
 Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind kind,
                                           WeightStore store, ExecContext& context,
-                                          const LoadOptions& options) {
+                                          const LoadOptions& /*options*/) {
   const Names& names = kind == ModelKind::kGguf ? kGgufNames : kHfNames;
   RETURN_IF_ERROR(bind(config, names, &store));
   if (auto rope = Rope::make(config.rope, config.head_dim, RopeLayout::kHalfSplit); !rope) {
@@ -584,9 +585,7 @@ Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind k
   RETURN_IF_ERROR(store.begin_load());
   ASSIGN_OR_RETURN(Weights weights, bind(config, names, &store));
   ASSIGN_OR_RETURN(Rope rope, make_rope(config, kind, &store));
-  if (options.progress != nullptr) {
-    store.read_ahead(context, *options.progress);
-  }
+  RETURN_IF_ERROR(store.finish_load(context));
   return std::make_shared<const LlamaModel>(config, std::move(weights), std::move(rope),
                                             std::move(store));
 }

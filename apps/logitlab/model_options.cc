@@ -90,6 +90,21 @@ void ModelOptions::declare_compute(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(0, 1024))
       ->group("Model");
+  declare_placement(app, "Model");
+}
+
+void ModelOptions::declare_placement(CLI::App& app, const std::string& group) {
+  app.add_option("--weights", weights,
+                 "Where weights lie that need no conversion: map (in the page cache, which stays "
+                 "when the command ends), read (in memory of their own; nothing stays), or auto "
+                 "(read when the model is large and there is room). Default: auto.")
+      ->type_name("PLACE")
+      ->check(CLI::IsMember({"auto", "map", "read"}))
+      ->group(group);
+  app.add_flag("--offload", offload,
+               "Runs a model that does not fit in memory all the same: its weights stay on the "
+               "disk and are read again at every step, which is slow.")
+      ->group(group);
 }
 
 Result<ModelSource> ModelOptions::resolve() const {
@@ -114,10 +129,16 @@ Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation,
   }
   options.device = device;
   options.dtype = dtype;
+  options.weights = weights;
+  options.offload = offload;
   options.threads = threads;
   options.progress = &bar;
   options.check_settings = std::move(check);
-  return Engine::load(options);
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::load(options));
+  for (const std::string& warning : engine->model().warnings()) {
+    invocation.terminal.note(fmt::format("logitlab: {}\n", terminal_safe(warning)));
+  }
+  return engine;
 }
 
 Result<std::string> model_fingerprint(const ModelSource& source) {
@@ -126,11 +147,16 @@ Result<std::string> model_fingerprint(const ModelSource& source) {
   for (const std::filesystem::path& path : paths) {
     ASSIGN_OR_RETURN(const MappedFile map, MappedFile::open(path));
     const auto bytes = map.bytes();
+    // A file that was not in the page cache is not left there.
+    const bool was_cold = map.cached_bytes().value_or(1) == 0;
     hash.add(fmt::format("{}\n{}\n", path.filename().string(), bytes.size()));
     const size_t head = std::min(bytes.size(), kFingerprintBytes);
     const size_t tail = std::min(bytes.size() - head, kFingerprintBytes);
     hash.add(bytes.data(), head);
     hash.add(bytes.data() + (bytes.size() - tail), tail);
+    if (was_cold) {
+      map.release_cached();
+    }
   }
   return fmt::format("fnv1a64:{:016x}", hash.value());
 }

@@ -17,17 +17,21 @@ struct ModelOptions {
   std::string cache_dir;
   std::string device = "auto";
   std::string dtype = "auto";
+  std::string weights = "auto";
+  bool offload = false;
   int threads = 0;
 
   // --model, --revision, --cache-dir.
   void declare_source(CLI::App& app);
-  // --device, --dtype, --threads.
+  // --device, --dtype, --threads, and declare_placement's.
   void declare_compute(CLI::App& app);
+  // --weights, --offload.
+  void declare_placement(CLI::App& app, const std::string& group);
 
   // The files; nothing is read but their names.
   [[nodiscard]] Result<ModelSource> resolve() const;
-  // Loads all of it, with a progress bar on standard error when that is a terminal. `check`: as
-  // EngineOptions::check_settings.
+  // Loads all of it, with a progress bar on standard error when that is a terminal, and notes what
+  // the model warns of. `check`: as EngineOptions::check_settings.
   using CheckSettings = std::function<Status(const GenerationConfig&, const ModelConfig&)>;
   [[nodiscard]] Result<std::unique_ptr<Engine>> load(Invocation& invocation,
                                                      CheckSettings check = {}) const;

@@ -79,7 +79,11 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   }
   ASSIGN_OR_RETURN(
       engine->model_,
-      load_model(engine->source_, {.dtype = options.dtype, .progress = options.progress},
+      load_model(engine->source_,
+                 {.dtype = options.dtype,
+                  .weights = options.weights,
+                  .offload = options.offload,
+                  .progress = options.progress},
                  *engine->context_));
   engine->load_seconds_ = monotonic_seconds() - start;
   return engine;

@@ -30,6 +30,8 @@ struct EngineOptions {
   std::optional<std::string> cache_dir;  // hub cache root
   std::string device = "auto";
   std::string dtype = "auto";
+  std::string weights = "auto";  // this and the next: as LoadOptions'
+  bool offload = false;
   int threads = 0;  // 0: all available processors
   TextNeed text = TextNeed::kRequired;
   ProgressSink* progress = nullptr;  // loading

@@ -4,22 +4,26 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "backend/backend.h"
 #include "base/env.h"
+#include "base/utf8.h"
 #include "chat_prompt.h"
 #include "command.h"
+#include "engine/memory_ledger.h"
 #include "engine/model_defaults.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "json_out.h"
+#include "memory_view.h"
 #include "model_options.h"
 #include "models/model.h"
 #include "sampling/generation_fields.h"
-#include "state/kv_cache.h"
 #include "text_layout.h"
 
 namespace logitlab {
@@ -38,28 +42,16 @@ struct TypeSum {
   size_t bytes = 0;
 };
 
-struct MemoryPlan {
-  size_t mapped_bytes = 0;  // read in place from the file's pages
-  size_t copied_bytes = 0;  // converted into memory of our own
-  size_t kv_bytes_per_position = 0;
-  size_t kv_bytes = 0;  // for `positions`
-  int64_t positions = 0;
-  MemoryReading memory;
-
-  [[nodiscard]] size_t total() const { return mapped_bytes + copied_bytes + kv_bytes; }
-};
-
 struct Inspection {
   ModelSource source;
-  ModelConfig config;
+  ModelPlan plan;
   Checkpoint checkpoint;
   std::vector<ModelFile> files;  // of a Hugging Face folder
   ModelDefaults defaults;
   Result<TextModel> text = TextModel{};
   std::string tokenizer_kind;
   std::map<std::string, TypeSum> types;
-  int64_t parameters = 0;
-  MemoryPlan plan;
+  MemoryLedger memory;
 };
 
 Status read_gguf(Inspection* out) {
@@ -87,50 +79,77 @@ Status read_folder(Inspection* out) {
   return {};
 }
 
-// The rule of the loader: matrices stay as they are stored unless --dtype converts them, vectors
-// become float32.
-MemoryPlan plan_of(const Inspection& inspection, const InspectOptions& options) {
-  MemoryPlan plan;
-  const bool converts = options.model.dtype != "auto";
-  const DType target = options.model.dtype == "bfloat16" ? DType::kBF16 : DType::kF32;
-  for (const TensorEntry& entry : inspection.checkpoint.tensors()) {
-    const bool is_matrix = entry.shape.rank() >= 2;
-    const DType resident = !is_matrix ? DType::kF32 : converts ? target : entry.dtype;
-    if (is_matrix && resident == entry.dtype) {
-      plan.mapped_bytes += entry.bytes;
-    } else {
-      plan.copied_bytes += static_cast<size_t>(entry.shape.elements()) *
-                           (resident == DType::kBF16 ? size_t{2} : size_t{4});
-    }
-  }
-  const ModelConfig& config = inspection.config;
-  const KvShape shape{config.num_hidden_layers, config.num_key_value_heads, config.head_dim};
-  plan.positions = config.max_position_embeddings > 0
-                       ? std::min(options.positions, config.max_position_embeddings)
-                       : options.positions;
-  plan.kv_bytes = KvCache::bytes_for(shape, plan.positions);
-  plan.kv_bytes_per_position = KvCache::bytes_for(shape, KvCache::kPagePositions) /
-                               static_cast<size_t>(KvCache::kPagePositions);
-  plan.memory = read_memory();
-  return plan;
-}
-
 Result<Inspection> inspect(const InspectOptions& options) {
   Inspection out;
+  const MemoryReading now = read_memory();
   ASSIGN_OR_RETURN(out.source, options.model.resolve());
-  ASSIGN_OR_RETURN(out.config, read_model_config(out.source));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(options.model.device));
+  const LoadOptions load = options.model.load_options();
+  ASSIGN_OR_RETURN(out.plan, plan_model(out.source, load, *backend));
   RETURN_IF_ERROR(out.source.kind == ModelKind::kGguf ? read_gguf(&out) : read_folder(&out));
   for (const TensorEntry& entry : out.checkpoint.tensors()) {
     TypeSum& sum = out.types[std::string(name(entry.dtype))];
     ++sum.tensors;
     sum.elements += entry.shape.elements();
     sum.bytes += entry.bytes;
-    // Some files store the output matrix that a tied model takes from the embedding.
-    const bool is_tied_copy = out.config.tie_word_embeddings && entry.name == "lm_head.weight";
-    out.parameters += is_tied_copy ? 0 : entry.shape.elements();
   }
-  out.plan = plan_of(out, options);
+  const int64_t most = out.plan.config.max_position_embeddings;
+  const int64_t positions = most > 0 ? std::min(options.positions, most) : options.positions;
+  out.memory = plan_memory(out.plan, load, positions, now);
+  out.memory.file_cache_bytes = out.checkpoint.cached_bytes();
   return out;
+}
+
+// As bandwidths count: "6.46 GB".
+std::string decimal_bytes(size_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  return value < 1e6   ? fmt::format("{:.2f} kB", value / 1e3)
+         : value < 1e9 ? fmt::format("{:.2f} MB", value / 1e6)
+                       : fmt::format("{:.2f} GB", value / 1e9);
+}
+
+// One letter a layer, as hybrid_override_pattern spells it; D: a decoder layer.
+std::string layer_pattern(const ModelConfig& config) {
+  std::string pattern;
+  for (const LayerKind kind : config.layer_kinds) {
+    pattern += kind == LayerKind::kMamba       ? 'M'
+               : kind == LayerKind::kAttention ? '*'
+               : kind == LayerKind::kMoe       ? 'E'
+               : kind == LayerKind::kMlp       ? '-'
+                                               : 'D';
+  }
+  return pattern;
+}
+
+// The kinds that there are, in the order of their first layers.
+std::vector<std::pair<LayerKind, int64_t>> layer_counts(const ModelConfig& config) {
+  std::vector<std::pair<LayerKind, int64_t>> counts;
+  for (const LayerKind kind : config.layer_kinds) {
+    const bool is_new = std::none_of(counts.begin(), counts.end(),
+                                     [&](const auto& row) { return row.first == kind; });
+    if (is_new) {
+      counts.emplace_back(kind, config.count(kind));
+    }
+  }
+  return counts;
+}
+
+// "52: 23 mamba, 23 moe, 6 attention"; of one kind alone the number.
+std::string layers_text(const ModelConfig& config) {
+  const auto counts = layer_counts(config);
+  std::string text = fmt::format("{}", config.num_hidden_layers);
+  for (size_t i = 0; counts.size() > 1 && i < counts.size(); ++i) {
+    text += fmt::format("{} {} {}", i == 0 ? ":" : ",", counts[i].second, name(counts[i].first));
+  }
+  return text;
+}
+
+// "31,577,940,288 (31.6 G)".
+std::string count_text(int64_t count) {
+  const auto value = static_cast<double>(count);
+  return count < 1'000'000 ? with_commas(count)
+         : value < 1e9     ? fmt::format("{} ({:.1f} M)", with_commas(count), value / 1e6)
+                           : fmt::format("{} ({:.1f} G)", with_commas(count), value / 1e9);
 }
 
 std::string first_line(const std::string& text) {
@@ -156,6 +175,34 @@ Json config_json(const ModelConfig& config) {
       {"type", config.rope.type}, {"theta", config.rope.theta}, {"factor", config.rope.factor}};
   out["layer_windows"] = config.layer_windows;
   out["dtype"] = config.dtype.empty() ? Json() : Json(config.dtype);
+  out["layer_pattern"] = layer_pattern(config);
+  out["layer_kinds"] = Json::object();
+  for (const auto& [kind, count] : layer_counts(config)) {
+    out["layer_kinds"][std::string(name(kind))] = count;
+  }
+  out["mlp_hidden_act"] = config.mlp_hidden_act.empty() ? Json() : Json(config.mlp_hidden_act);
+  out["mamba"] = Json();
+  if (config.mamba) {
+    const MambaConfig& mamba = *config.mamba;
+    out["mamba"] = {{"mamba_num_heads", mamba.mamba_num_heads},
+                    {"mamba_head_dim", mamba.mamba_head_dim},
+                    {"ssm_state_size", mamba.ssm_state_size},
+                    {"n_groups", mamba.n_groups},
+                    {"conv_kernel", mamba.conv_kernel}};
+  }
+  out["moe"] = Json();
+  if (config.moe) {
+    const MoeConfig& moe = *config.moe;
+    out["moe"] = {{"n_routed_experts", moe.n_routed_experts},
+                  {"num_experts_per_tok", moe.num_experts_per_tok},
+                  {"moe_intermediate_size", moe.moe_intermediate_size},
+                  {"moe_shared_expert_intermediate_size", moe.moe_shared_expert_intermediate_size},
+                  {"moe_latent_size", moe.moe_latent_size > 0 ? Json(moe.moe_latent_size) : Json()},
+                  {"n_group", moe.n_group},
+                  {"topk_group", moe.topk_group},
+                  {"norm_topk_prob", moe.norm_topk_prob},
+                  {"routed_scaling_factor", moe.routed_scaling_factor}};
+  }
   return out;
 }
 
@@ -211,10 +258,17 @@ Json text_json(const Inspection& inspection) {
 Json document_of(const Inspection& inspection, const InspectOptions& options) {
   Json document = Json::object();
   document["model"] = json_of(inspection.source);
-  document["config"] = config_json(inspection.config);
-  document["parameters"] = inspection.parameters;
+  const ModelPlan& plan = inspection.plan;
+  document["config"] = config_json(plan.config);
+  document["parameters"] = plan.parameter_count;
+  document["active_parameters"] = plan.active_parameter_count;
+  document["weight_bytes_per_token"] = plan.weight_bytes_per_token;
+  document["state_bytes_per_sequence"] = plan.state.fixed_bytes;
+  document["kv_bytes_per_position"] = plan.state.position_bytes;
   document["files"] = files_json(inspection);
-  document["warnings"] = inspection.checkpoint.warnings();
+  document["shards"] = inspection.checkpoint.files().size();
+  document["warnings"] = plan.warnings;
+  document["unused_tensors"] = plan.unused;
   document["tensor_types"] = Json::object();
   for (const auto& [type, sum] : inspection.types) {
     document["tensor_types"][type] = {
@@ -227,16 +281,7 @@ Json document_of(const Inspection& inspection, const InspectOptions& options) {
   }
   document["generation_defaults"] = to_json(inspection.defaults.config);
   document["ignored_defaults"] = inspection.defaults.ignored;
-  const MemoryPlan& plan = inspection.plan;
-  document["memory_plan"] = {{"weights_mapped_bytes", plan.mapped_bytes},
-                             {"weights_copied_bytes", plan.copied_bytes},
-                             {"kv_bytes_per_position", plan.kv_bytes_per_position},
-                             {"kv_positions", plan.positions},
-                             {"kv_bytes", plan.kv_bytes},
-                             {"total_bytes", plan.total()},
-                             {"available_bytes", plan.memory.available_bytes},
-                             {"system_bytes", plan.memory.total_bytes},
-                             {"fits", plan.total() <= plan.memory.available_bytes}};
+  document["memory_plan"] = memory_plan_json(inspection.memory);
   if (options.tensors) {
     document["tensors"] = Json::array();
     for (const TensorEntry& entry : inspection.checkpoint.tensors()) {
@@ -280,15 +325,49 @@ std::string window_text(const std::vector<int64_t>& windows) {
                               *std::max_element(windows.begin(), windows.end()));
 }
 
+void add_hybrid_parts(Section* section, const ModelConfig& config) {
+  if (config.mamba) {
+    const MambaConfig& mamba = *config.mamba;
+    section->add("Mamba-2", fmt::format("{} heads of {}, state of {}, {} groups, convolution of {}",
+                                        mamba.mamba_num_heads, mamba.mamba_head_dim,
+                                        mamba.ssm_state_size, mamba.n_groups, mamba.conv_kernel));
+  }
+  if (config.moe) {
+    const MoeConfig& moe = *config.moe;
+    section->add(
+        "experts",
+        fmt::format(
+            "{} of width {}, {} chosen per token{}{}{}", moe.n_routed_experts,
+            moe.moe_intermediate_size, moe.num_experts_per_tok,
+            moe.n_group > 1 ? fmt::format(" from {} of {} groups", moe.topk_group, moe.n_group)
+                            : "",
+            moe.moe_shared_expert_intermediate_size > 0
+                ? fmt::format("; a shared one of width {}", moe.moe_shared_expert_intermediate_size)
+                : "",
+            moe.moe_latent_size > 0 ? fmt::format("; latent size {}", moe.moe_latent_size) : ""));
+  }
+}
+
 void print_architecture(Terminal* terminal, const Inspection& inspection) {
-  const ModelConfig& config = inspection.config;
-  Section("Architecture")
-      .add("class", config.architecture)
+  const ModelPlan& plan = inspection.plan;
+  const ModelConfig& config = plan.config;
+  const bool is_hybrid = std::any_of(config.layer_kinds.begin(), config.layer_kinds.end(),
+                                     [](LayerKind kind) { return kind != LayerKind::kDecoder; });
+  Section section("Architecture");
+  section.add("class", config.architecture)
       .add("family", config.family)
-      .add("parameters", with_commas(inspection.parameters), Style::kBold)
-      .add("layers", fmt::format("{}", config.num_hidden_layers))
-      .add("hidden size",
-           fmt::format("{}, feed-forward {}", config.hidden_size, config.intermediate_size))
+      .add("parameters", count_text(plan.parameter_count), Style::kBold)
+      .add("active", fmt::format("{} per token", count_text(plan.active_parameter_count)))
+      .add("layers", layers_text(config));
+  if (is_hybrid) {
+    section.add("pattern", layer_pattern(config));
+  }
+  section.add("hidden size",
+              config.intermediate_size > 0 && (!is_hybrid || config.count(LayerKind::kMlp) > 0)
+                  ? fmt::format("{}, feed-forward {}", config.hidden_size, config.intermediate_size)
+                  : fmt::format("{}", config.hidden_size));
+  add_hybrid_parts(&section, config);
+  section
       .add("attention", fmt::format("{} heads of {}, {} for keys and values; {}",
                                     config.num_attention_heads, config.head_dim,
                                     config.num_key_value_heads, window_text(config.layer_windows)))
@@ -297,12 +376,14 @@ void print_architecture(Terminal* terminal, const Inspection& inspection) {
                        config.tie_word_embeddings ? ", output shares the embedding's matrix" : ""))
       .add("positions", config.max_position_embeddings > 0
                             ? with_commas(config.max_position_embeddings)
-                            : std::string("not stated"))
-      .add("RoPE",
-           fmt::format(
-               "{}, theta {:g}{}", config.rope.type, config.rope.theta,
-               config.rope.factor != 1.0 ? fmt::format(", factor {:g}", config.rope.factor) : ""))
-      .print(terminal);
+                            : std::string("not stated"));
+  if (!is_hybrid) {
+    section.add("RoPE", fmt::format("{}, theta {:g}{}", config.rope.type, config.rope.theta,
+                                    config.rope.factor != 1.0
+                                        ? fmt::format(", factor {:g}", config.rope.factor)
+                                        : ""));
+  }
+  section.print(terminal);
 }
 
 void print_files(Terminal* terminal, const Inspection& inspection) {
@@ -327,7 +408,15 @@ void print_files(Terminal* terminal, const Inspection& inspection) {
   }
   const auto fingerprint = model_fingerprint(source);
   section.add("fingerprint", fingerprint ? *fingerprint : fingerprint.error().message);
-  for (const std::string& warning : inspection.checkpoint.warnings()) {
+  const std::vector<std::string>& unused = inspection.plan.unused;
+  if (!unused.empty()) {
+    section.add(
+        "not used",
+        fmt::format("{} tensor{}: {}{}", unused.size(), unused.size() == 1 ? "" : "s",
+                    printable(unused.front()),
+                    unused.size() > 1 ? fmt::format(" to {}", printable(unused.back())) : ""));
+  }
+  for (const std::string& warning : inspection.plan.warnings) {
     section.add("odd", warning, Style::kWarn);
   }
   section.print(terminal);
@@ -366,6 +455,46 @@ void print_text_side(Terminal* terminal, const Inspection& inspection) {
   section.print(terminal);
 }
 
+// What one token costs, and what the model and one sequence will take.
+void print_memory_plan(Terminal* terminal, const Inspection& inspection) {
+  const ModelPlan& plan = inspection.plan;
+  Section("Per decoded token")
+      .add("weights read",
+           fmt::format("{} ({}) of {}", decimal_bytes(plan.weight_bytes_per_token),
+                       human_bytes(plan.weight_bytes_per_token), human_bytes(plan.weight_bytes)))
+      .add("per sequence",
+           fmt::format("{} whatever its length + {} per position",
+                       human_bytes(plan.state.fixed_bytes), human_bytes(plan.state.position_bytes)))
+      .print(terminal);
+  const MemoryLedger& memory = inspection.memory;
+  Section section("Memory plan");
+  section
+      .add("weights, mapped",
+           fmt::format("{} read in place from the file{}", human_bytes(memory.weights.mapped),
+                       memory.placement.offloads ? ", again at every step: they do not fit" : ""))
+      .add("weights, own", fmt::format("{} in memory of their own, {} of it converted",
+                                       human_bytes(memory.weights.own + memory.weights.converted),
+                                       human_bytes(memory.weights.converted)))
+      .add("state", fmt::format("{} for one sequence", human_bytes(memory.state_bytes)))
+      .add("keys and values", fmt::format("{} for {} positions", human_bytes(memory.kv_bytes),
+                                          with_commas(memory.n_positions)))
+      .add("scratch", fmt::format("{}, estimated", human_bytes(memory.scratch_bytes)))
+      .add("sum", human_bytes(memory.needed_bytes()), Style::kBold)
+      .add("available",
+           fmt::format("{} of {}: {}", human_bytes(memory.now.available_bytes),
+                       human_bytes(memory.now.total_bytes),
+                       memory.fits() ? std::string("it fits")
+                                     : fmt::format("{} are missing",
+                                                   human_bytes(memory.needed_bytes() -
+                                                               memory.now.available_bytes))),
+           memory.fits() ? Style::kGood : Style::kBad)
+      .add("page cache",
+           memory.file_cache_bytes
+               ? fmt::format("{} of the files now", human_bytes(*memory.file_cache_bytes))
+               : std::string("the system does not say"));
+  section.print(terminal);
+}
+
 void print_memory(Terminal* terminal, const Inspection& inspection) {
   Table types({{"type", Align::kLeft},
                {"tensors", Align::kRight},
@@ -377,21 +506,7 @@ void print_memory(Terminal* terminal, const Inspection& inspection) {
   }
   terminal->print("\n" + terminal->paint(Style::kHeading, "Tensors") + "\n" +
                   types.render(*terminal, 2));
-  const MemoryPlan& plan = inspection.plan;
-  const bool fits = plan.total() <= plan.memory.available_bytes;
-  Section("Memory plan")
-      .add("weights, mapped",
-           fmt::format("{} read in place from the file", human_bytes(plan.mapped_bytes)))
-      .add("weights, copied", fmt::format("{} converted", human_bytes(plan.copied_bytes)))
-      .add("keys and values",
-           fmt::format("{} for {} positions ({} each)", human_bytes(plan.kv_bytes),
-                       with_commas(plan.positions), human_bytes(plan.kv_bytes_per_position)))
-      .add("sum", human_bytes(plan.total()), Style::kBold)
-      .add("available",
-           fmt::format("{} of {}: {}", human_bytes(plan.memory.available_bytes),
-                       human_bytes(plan.memory.total_bytes), fits ? "it fits" : "it does not fit"),
-           fits ? Style::kGood : Style::kBad)
-      .print(terminal);
+  print_memory_plan(terminal, inspection);
 }
 
 void print_tensors(Terminal* terminal, const Checkpoint& checkpoint) {
@@ -443,6 +558,7 @@ Action declare_inspect(CLI::App& app) {
       ->type_name("TYPE")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->group("Memory plan");
+  options->model.declare_placement(app, "Memory plan");
   options->model.declare_source(app);
   return [options](Invocation& invocation) { return run_inspect(*options, invocation); };
 }

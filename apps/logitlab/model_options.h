@@ -28,6 +28,10 @@ struct ModelOptions {
   // --weights, --offload.
   void declare_placement(CLI::App& app, const std::string& group);
 
+  // How the weights are loaded, without progress.
+  [[nodiscard]] LoadOptions load_options() const {
+    return {.dtype = dtype, .weights = weights, .offload = offload};
+  }
   // The files; nothing is read but their names.
   [[nodiscard]] Result<ModelSource> resolve() const;
   // Loads all of it, with a progress bar on standard error when that is a terminal, and notes what

@@ -38,6 +38,19 @@ std::optional<size_t> cgroup_number(const char* path) {
   return static_cast<size_t>(std::strtoull(word.c_str(), nullptr, 10));
 }
 
+// The number after `key` in a cgroup v2 table.
+size_t cgroup_statistic(const char* path, std::string_view key) {
+  std::ifstream in(path);
+  std::string word;
+  size_t value = 0;
+  while (in >> word >> value) {
+    if (word == key) {
+      return value;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::optional<std::string> env_var(const char* name) {
@@ -65,12 +78,18 @@ double monotonic_seconds() {
 MemoryReading read_memory() {
   MemoryReading reading;
   reading.resident_bytes = proc_kilobytes("/proc/self/status", "VmRSS");
+  reading.resident_file_bytes = proc_kilobytes("/proc/self/status", "RssFile");
   reading.peak_resident_bytes = proc_kilobytes("/proc/self/status", "VmHWM");
   reading.available_bytes = proc_kilobytes("/proc/meminfo", "MemAvailable");
   reading.total_bytes = proc_kilobytes("/proc/meminfo", "MemTotal");
   if (const auto limit = cgroup_number("/sys/fs/cgroup/memory.max")) {
     reading.total_bytes = std::min(reading.total_bytes, *limit);
-    const size_t used = cgroup_number("/sys/fs/cgroup/memory.current").value_or(0);
+    // A container is charged for the page cache that it filled; the kernel drops that first, so it
+    // is as available as it is outside of containers.
+    const size_t cache = cgroup_statistic("/sys/fs/cgroup/memory.stat", "active_file") +
+                         cgroup_statistic("/sys/fs/cgroup/memory.stat", "inactive_file");
+    const size_t charged = cgroup_number("/sys/fs/cgroup/memory.current").value_or(0);
+    const size_t used = charged - std::min(charged, cache);
     reading.available_bytes = std::min(reading.available_bytes, *limit > used ? *limit - used : 0);
   }
   return reading;

@@ -20,8 +20,11 @@ namespace logitlab {
 
 struct MemoryReading {
   size_t resident_bytes = 0;       // of this process now
+  size_t resident_file_bytes = 0;  // of which pages of files: programs and mapped weights
   size_t peak_resident_bytes = 0;  // of this process since its start
-  size_t available_bytes = 0;      // what the system could give without swapping
+  // What the system could give without swapping: free memory, and page cache that it would drop
+  // for us, that of mapped files included.
+  size_t available_bytes = 0;
   size_t total_bytes = 0;
 };
 // Zeros where the system does not say. A container's limit (cgroup v2) caps total and available.

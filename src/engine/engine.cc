@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/env.h"
 #include "formats/gguf.h"
 #include "sampling/effective_config.h"
 
@@ -51,6 +50,7 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
                 options.threads, kMaxThreads);
   }
   std::unique_ptr<Engine> engine(new Engine);
+  engine->memory_before_load_ = read_memory();
   ResolveOptions resolve;
   resolve.revision = options.revision.value_or("");
   if (options.cache_dir) {
@@ -86,6 +86,7 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
                   .progress = options.progress},
                  *engine->context_));
   engine->load_seconds_ = monotonic_seconds() - start;
+  engine->memory_after_load_ = read_memory();
   return engine;
 }
 

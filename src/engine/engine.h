@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/env.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "engine/model_defaults.h"
@@ -66,6 +67,8 @@ class Engine {
   // Ids of "<think>" and "</think>" when both are single tokens of the vocabulary.
   [[nodiscard]] std::optional<ThinkingIds> thinking_ids() const;
   [[nodiscard]] double load_seconds() const { return load_seconds_; }
+  [[nodiscard]] const MemoryReading& memory_before_load() const { return memory_before_load_; }
+  [[nodiscard]] const MemoryReading& memory_after_load() const { return memory_after_load_; }
   [[nodiscard]] ExecContext& context() { return *context_; }
 
   // Generates for every prompt with `config` merged over defaults(). The tokenizer and the thinking
@@ -97,6 +100,8 @@ class Engine {
   std::vector<std::string> ignored_defaults_;
   std::vector<StopId> stop_ids_;
   double load_seconds_ = 0;
+  MemoryReading memory_before_load_;
+  MemoryReading memory_after_load_;
 };
 
 }  // namespace logitlab

@@ -1,3 +1,5 @@
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -57,7 +59,41 @@ Result<Described> describe_gguf(const GgufFile& file) {
   return described;
 }
 
+struct Opened {
+  Described described;
+  Checkpoint checkpoint;
+};
+
+Result<Opened> open_model(const ModelSource& source) {
+  Opened opened;
+  if (source.kind == ModelKind::kGguf) {
+    ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(source.path));
+    ASSIGN_OR_RETURN(opened.described, describe_gguf(file));
+    opened.checkpoint = std::move(file).take_checkpoint();
+  } else {
+    ASSIGN_OR_RETURN(opened.described, describe_hf(source));
+    ASSIGN_OR_RETURN(opened.checkpoint, open_safetensors(source.path));
+  }
+  return opened;
+}
+
 }  // namespace
+
+std::string_view name(LayerKind kind) {
+  switch (kind) {
+    case LayerKind::kDecoder:
+      return "decoder";
+    case LayerKind::kMamba:
+      return "mamba";
+    case LayerKind::kAttention:
+      return "attention";
+    case LayerKind::kMoe:
+      return "moe";
+    case LayerKind::kMlp:
+      return "mlp";
+  }
+  return "?";
+}
 
 Result<ModelConfig> read_model_config(const ModelSource& source) {
   if (source.kind == ModelKind::kGguf) {
@@ -69,20 +105,34 @@ Result<ModelConfig> read_model_config(const ModelSource& source) {
   return std::move(described.config);
 }
 
+Result<ModelPlan> plan_model(const ModelSource& source, const LoadOptions& options,
+                             const Backend& backend) {
+  ASSIGN_OR_RETURN(Opened opened, open_model(source));
+  ASSIGN_OR_RETURN(WeightStore store,
+                   WeightStore::make(std::move(opened.checkpoint), options, backend));
+  ASSIGN_OR_RETURN(ModelPlan plan, opened.described.architecture->plan(opened.described.config,
+                                                                       source.kind, &store));
+  std::unordered_set<std::string_view> used;
+  for (const WeightEntry& entry : store.entries()) {
+    used.insert(entry.name);
+  }
+  for (const TensorEntry& tensor : store.checkpoint().tensors()) {
+    if (!used.contains(tensor.name)) {
+      plan.unused.push_back(tensor.name);
+    }
+  }
+  plan.config = std::move(opened.described.config);
+  plan.weights = store.entries();
+  plan.warnings = store.warnings();
+  return plan;
+}
+
 Result<std::shared_ptr<const Model>> load_model(const ModelSource& source,
                                                 const LoadOptions& options, ExecContext& context) {
-  Described described;
-  Checkpoint checkpoint;
-  if (source.kind == ModelKind::kGguf) {
-    ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(source.path));
-    ASSIGN_OR_RETURN(described, describe_gguf(file));
-    checkpoint = std::move(file).take_checkpoint();
-  } else {
-    ASSIGN_OR_RETURN(described, describe_hf(source));
-    ASSIGN_OR_RETURN(checkpoint, open_safetensors(source.path));
-  }
+  ASSIGN_OR_RETURN(Opened opened, open_model(source));
   ASSIGN_OR_RETURN(WeightStore store,
-                   WeightStore::make(std::move(checkpoint), options, context.backend));
+                   WeightStore::make(std::move(opened.checkpoint), options, context.backend));
+  const Described& described = opened.described;
   return described.architecture->load(described.config, source.kind, std::move(store), context,
                                       options);
 }

@@ -245,13 +245,13 @@ class OtherCommands(CliCase):
                          [{"id": tiny_model.END_ID, "origin": "generation_config.json"}])
         self.assertEqual(document["tokenizer"]["vocab_size"], tiny_model.VOCAB_SIZE)
         plan = document["memory_plan"]
-        self.assertEqual(plan["kv_positions"], 64)
+        self.assertEqual(plan["positions"], 64)
         self.assertEqual(plan["kv_bytes"],
                          64 * 2 * 4 * tiny_model.LAYERS * tiny_model.KV_HEADS * tiny_model.HEAD_DIM)
         matrices = sum(4 * self.elements(shape) for shape in tiny_model.tensor_shapes().values()
                        if len(shape) == 2)
         self.assertEqual(plan["weights_mapped_bytes"], matrices)
-        self.assertEqual(plan["weights_copied_bytes"], 4 * count - matrices)
+        self.assertEqual(plan["weights_own_bytes"], 4 * count - matrices)
         present = {file["name"]: file["status"] for file in document["files"]}
         self.assertEqual(present["model.safetensors"], "present")
 

@@ -1,0 +1,86 @@
+#include "memory_view.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "terminal.h"
+
+namespace logitlab {
+namespace {
+
+std::string weights_text(const MemoryLedger& ledger) {
+  std::string text;
+  const auto add = [&](size_t bytes, std::string_view what) {
+    if (bytes > 0) {
+      text += fmt::format("{}{} {}", text.empty() ? "" : " + ", human_bytes(bytes), what);
+    }
+  };
+  add(ledger.weights.mapped, ledger.placement.offloads ? "on the disk" : "mapped");
+  add(ledger.weights.own, "of their own");
+  add(ledger.weights.converted, "converted");
+  return text.empty() ? "none" : text;
+}
+
+Json bytes_or_null(size_t bytes) {
+  return bytes == 0 ? Json() : Json(bytes);
+}
+
+Json shared_json(const MemoryLedger& ledger) {
+  Json out = Json::object();
+  out["placement"] = std::string(ledger.placement_name());
+  out["weights_mapped_bytes"] = ledger.weights.mapped;
+  out["weights_own_bytes"] = ledger.weights.own + ledger.weights.converted;
+  out["weights_converted_bytes"] = ledger.weights.converted;
+  out["weights_bytes"] = ledger.weights.total();
+  out["sequences"] = ledger.n_sequences;
+  out["positions"] = ledger.n_positions;
+  out["state_bytes"] = ledger.state_bytes;
+  out["kv_bytes"] = ledger.kv_bytes;
+  out["scratch_bytes"] = ledger.scratch_bytes;
+  out["file_cache_bytes"] = ledger.file_cache_bytes ? Json(*ledger.file_cache_bytes) : Json();
+  out["file_cache_stays"] = ledger.file_cache_stays();
+  out["available_bytes"] = bytes_or_null(ledger.now.available_bytes);
+  out["system_bytes"] = bytes_or_null(ledger.now.total_bytes);
+  return out;
+}
+
+}  // namespace
+
+std::string memory_line(const MemoryLedger& ledger) {
+  const size_t cached = ledger.file_cache_bytes.value_or(0);
+  const std::string cache =
+      !ledger.file_cache_bytes ? std::string("not known")
+      : cached == 0            ? std::string("0 B")
+                               : fmt::format("{}, which {}", human_bytes(cached),
+                                  ledger.file_cache_stays() ? "stays" : "will be released");
+  return fmt::format(
+      "memory: weights {}; state {}, keys and values {}; scratch {}; peak {}; page cache of the "
+      "files {}; available {} before loading, {} after",
+      weights_text(ledger), human_bytes(ledger.state_bytes), human_bytes(ledger.kv_bytes),
+      human_bytes(ledger.scratch_bytes), human_bytes(ledger.now.peak_resident_bytes), cache,
+      human_bytes(ledger.available_before_load_bytes),
+      human_bytes(ledger.available_after_load_bytes));
+}
+
+Json memory_json(const MemoryLedger& ledger) {
+  Json out = shared_json(ledger);
+  out["resident_bytes"] = bytes_or_null(ledger.now.resident_bytes);
+  out["peak_bytes"] = bytes_or_null(ledger.now.peak_resident_bytes);
+  out["available_before_load_bytes"] = bytes_or_null(ledger.available_before_load_bytes);
+  out["available_after_load_bytes"] = bytes_or_null(ledger.available_after_load_bytes);
+  out["read_bytes"] = ledger.traffic.bytes;
+  out["read_seconds"] = ledger.traffic.seconds;
+  out["read_files"] = ledger.traffic.n_files;
+  return out;
+}
+
+Json memory_plan_json(const MemoryLedger& ledger) {
+  Json out = shared_json(ledger);
+  out["total_bytes"] = ledger.needed_bytes();
+  out["fits"] = ledger.fits();
+  out["missing_bytes"] =
+      ledger.fits() ? size_t{0} : ledger.needed_bytes() - ledger.now.available_bytes;
+  return out;
+}
+
+}  // namespace logitlab

@@ -1,0 +1,21 @@
+// The memory ledger for people and for programs.
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "engine/memory_ledger.h"
+
+namespace logitlab {
+
+// "memory: weights 93.8 MiB mapped; state 0 B, keys and values 1.5 MiB; scratch 30 MiB; peak ..."
+// of a loaded model, on one line.
+[[nodiscard]] std::string memory_line(const MemoryLedger& ledger);
+
+// Every figure of a loaded model in bytes; null for what the system does not say.
+[[nodiscard]] Json memory_json(const MemoryLedger& ledger);
+
+// The same of a plan: what has not happened is left out.
+[[nodiscard]] Json memory_plan_json(const MemoryLedger& ledger);
+
+}  // namespace logitlab

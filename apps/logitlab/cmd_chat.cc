@@ -15,6 +15,7 @@
 #include "interrupt.h"
 #include "json_out.h"
 #include "line_reader.h"
+#include "memory_view.h"
 #include "model_options.h"
 #include "sampling/generation_fields.h"
 #include "settings_options.h"
@@ -174,6 +175,7 @@ Status Chat::ask(const std::string& text) {
     }
     terminal_.print(answer.empty() || answer.back() != '\n' ? "\n" : "");
     terminal_.flush();
+    say(memory_line(measure_memory(engine_, result)));
     say(fmt::format("{} reused_tokens={}", receipt_line(result), result.reused_prompt_tokens));
     if (result.first().thinking_tokens > 0 && result.first().answer_tokens == 0) {
       say(fmt::format("it thought ({} tokens) and then said nothing",
@@ -187,6 +189,7 @@ Status Chat::ask(const std::string& text) {
     }
   }
   Json receipt = timings_json(result);
+  receipt["memory"] = memory_json(measure_memory(engine_, result));
   receipt["text"] = turn.answer.text();
   receipt["ids"] = result.first().ids;
   receipt["stop_reason"] = std::string(name(result.first().stop_reason));

@@ -11,6 +11,7 @@
 #include "command.h"
 #include "interrupt.h"
 #include "json_out.h"
+#include "memory_view.h"
 #include "model_options.h"
 #include "streamed_answer.h"
 #include "text_layout.h"
@@ -78,6 +79,8 @@ void print_after(Terminal* terminal, const Engine& engine, const Answer& answer)
   const auto columns = static_cast<size_t>(terminal->columns());
   terminal->print(answer.text().empty() || answer.text().back() != '\n' ? "\n\n" : "\n");
   terminal->print(terminal->paint(Style::kGood, receipt_line(answer.result)) + "\n");
+  const std::string memory = memory_line(measure_memory(engine, answer.result));
+  terminal->print(terminal->paint(Style::kDim, wrap_with_prefix(memory, columns, "", "")));
   if (!answer.steps.empty()) {
     print_heading(terminal, "What else the first word could have been", "");
     Table table({{"id", Align::kRight}, {"probability", Align::kRight}, {"text", Align::kLeft}});
@@ -115,6 +118,7 @@ Json document_of(const Engine& engine, const RenderedPrompt& prompt, const Answe
   document["ids"] = answer.result.first().ids;
   document["stop_reason"] = std::string(name(answer.result.first().stop_reason));
   document["timings"] = timings_json(answer.result);
+  document["memory"] = memory_json(measure_memory(engine, answer.result));
   document["first_token_alternatives"] =
       answer.steps.empty()
           ? Json::array()

@@ -17,6 +17,7 @@
 #include "interrupt.h"
 #include "json_out.h"
 #include "ledger_view.h"
+#include "memory_view.h"
 #include "model_options.h"
 #include "sampling/generation_fields.h"
 #include "sampling/ledger.h"
@@ -272,6 +273,7 @@ Json document_of(const GenerateCommandOptions& options, const Engine& engine, co
   document["seed"] = run.answer.settings.config.seed.value_or(0);
   document["warnings"] = run.warnings;
   document["timings"] = timings_json(result);
+  document["memory"] = memory_json(measure_memory(engine, result));
   document["model"] = json_of(engine.source());
   document["machine"] = machine_json(engine);
   if (!run.answer.steps.empty()) {
@@ -398,6 +400,8 @@ void print_run(Invocation& invocation, const GenerateCommandOptions& options, co
   if (!options.trace.empty()) {
     terminal.note(terminal.paint_note(Style::kDim, "trace: " + printable(options.trace)) + "\n");
   }
+  const std::string memory = memory_line(measure_memory(engine, run.answer.result));
+  terminal.note(terminal.paint_note(Style::kDim, memory) + "\n");
   terminal.note(terminal.paint_note(Style::kDim, receipt_line(run.answer.result)) + "\n");
 }
 

@@ -50,12 +50,13 @@ std::string memory_line(const MemoryLedger& ledger) {
   const size_t cached = ledger.file_cache_bytes.value_or(0);
   const std::string cache =
       !ledger.file_cache_bytes ? std::string("not known")
-      : cached == 0            ? std::string("0 B")
-                               : fmt::format("{}, which {}", human_bytes(cached),
-                                  ledger.file_cache_stays() ? "stays" : "will be released");
+                               : fmt::format("{}{}", human_bytes(cached),
+                                             cached == 0                 ? ""
+                                             : ledger.file_cache_stays() ? ", stays"
+                                                                         : ", released at the end");
   return fmt::format(
-      "memory: weights {}; state {}, keys and values {}; scratch {}; peak {}; page cache of the "
-      "files {}; available {} before loading, {} after",
+      "memory: weights {}; state {} + keys and values {}; scratch {}; peak {}; page cache of the "
+      "files {}; available {}, after loading {}",
       weights_text(ledger), human_bytes(ledger.state_bytes), human_bytes(ledger.kv_bytes),
       human_bytes(ledger.scratch_bytes), human_bytes(ledger.now.peak_resident_bytes), cache,
       human_bytes(ledger.available_before_load_bytes),

@@ -458,7 +458,8 @@ class ShardReader {
 
   const std::filesystem::path& folder_;
   const SafetensorsIndex& index_;
-  std::vector<bool> is_seen_;  // by weight_map entry
+  std::vector<bool> is_seen_;                // by weight_map entry
+  std::map<size_t, std::string> elsewhere_;  // entries that another shard than theirs holds
   std::vector<MappedFile> maps_;
   std::vector<TensorEntry> entries_;
 };
@@ -487,9 +488,15 @@ Status ShardReader::read_shard(const std::string& file_name) {
     const auto at =
         std::lower_bound(index_.weight_map.begin(), index_.weight_map.end(), entry.name,
                          [](const auto& row, const std::string& want) { return row.first < want; });
-    if (at != index_.weight_map.end() && at->first == entry.name && at->second == file_name) {
-      is_seen_[static_cast<size_t>(at - index_.weight_map.begin())] = true;
+    if (at == index_.weight_map.end() || at->first != entry.name) {
+      continue;
+    }
+    const auto row = static_cast<size_t>(at - index_.weight_map.begin());
+    if (at->second == file_name) {
+      is_seen_[row] = true;
       entries_.push_back(std::move(entry));
+    } else {
+      elsewhere_.emplace(row, file_name);
     }
   }
   return {};
@@ -516,12 +523,16 @@ Result<Checkpoint> ShardReader::read() {
   }
   const auto unseen = std::find(is_seen_.begin(), is_seen_.end(), false);
   if (unseen != is_seen_.end()) {
-    const auto& [tensor, file_name] =
-        index_.weight_map[static_cast<size_t>(unseen - is_seen_.begin())];
+    const auto row = static_cast<size_t>(unseen - is_seen_.begin());
+    const auto& [tensor, file_name] = index_.weight_map[row];
+    const auto found = elsewhere_.find(row);
     return fail(ErrorCode::kDataLoss,
-                "{}: tensor {} should be in {}, but that shard does not hold it ({} tensors of the "
-                "index are not where it says)",
+                "{}: tensor {} should be in {}, but that shard does not hold it{} ({} tensors of "
+                "the index are not where it says); the shard seems to be of another revision than "
+                "the index: want all files of one revision",
                 where(), quote(tensor), printable(file_name),
+                found == elsewhere_.end() ? std::string()
+                                          : fmt::format(", {} does", printable(found->second)),
                 std::count(is_seen_.begin(), is_seen_.end(), false));
   }
   std::vector<std::string> warnings;

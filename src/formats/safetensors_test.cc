@@ -296,7 +296,19 @@ TEST(SafetensorsFolder, RefusesATensorThatItsShardLacks) {
   const TempFolder folder;
   folder.write("s1.safetensors", one_tensor("a", "1234"));
   folder.write(kIndexName, R"({"weight_map":{"a":"s1.safetensors","b":"s1.safetensors"}})");
-  expect_folder_refused(folder, ErrorCode::kDataLoss, {"tensor 'b' should be in s1.safetensors"});
+  expect_folder_refused(folder, ErrorCode::kDataLoss,
+                        {"tensor 'b' should be in s1.safetensors", "does not hold it (1 tensors",
+                         "seems to be of another revision than the index"});
+}
+
+TEST(SafetensorsFolder, NamesTheShardThatHoldsTheTensorInstead) {
+  const TempFolder folder;
+  folder.write("s1.safetensors", one_tensor("a", "1234"));
+  folder.write("s2.safetensors", one_tensor("b", "cd"));
+  folder.write(kIndexName, R"({"weight_map":{"a":"s2.safetensors","b":"s1.safetensors"}})");
+  expect_folder_refused(folder, ErrorCode::kDataLoss,
+                        {"tensor 'a' should be in s2.safetensors",
+                         "does not hold it, s1.safetensors does (2 tensors"});
 }
 
 TEST(SafetensorsFolder, RefusesFilesThatAreNoFiles) {

@@ -18,7 +18,11 @@ size_t rounded(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// KREADABOVE
+// A model larger than this is read into huge pages of our own. Measured on two cores with the
+// file in the page cache (bfloat16, decode, medians of three): 2.0 GB read 17.4 and mapped 16.5
+// tokens/s, loaded in 1.2 and 0.7 s; 92 MB read 219 and mapped 212 tokens/s, in 0.14 and 0.19 s.
+// A small model gains little and keeps its warm start instead; a large one would also leave its
+// size in the page cache, where a device that shares the memory cannot take it.
 constexpr size_t kReadAbove = size_t{1} << 30;
 
 }  // namespace
@@ -73,7 +77,7 @@ Result<const TensorEntry*> WeightStore::checked_entry(std::string_view name,
                                                       const Shape& want) const {
   ASSIGN_OR_RETURN(const TensorEntry* entry, checkpoint_.require(name));
   if (entry->shape != want) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {}: shape {}, want {}",
+    return fail(ErrorCode::kInvalidArgument, "{}: {}: shape {}, want {} as the configuration says",
                 checkpoint_.files()[static_cast<size_t>(entry->file_index)].path.string(), name,
                 entry->shape.to_string(), want.to_string());
   }

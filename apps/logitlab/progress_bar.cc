@@ -49,8 +49,17 @@ void ProgressBar::update(std::string_view what, uint64_t done, uint64_t total,
                                100.0 * static_cast<double>(done) / static_cast<double>(total),
                                amount(done, unit), amount(total, unit),
                                unit == "bytes" ? "" : fmt::format(" {}", unit));
-  counts += detail.empty() ? std::string() : fmt::format(", {}", printable(detail));
   const auto columns = static_cast<size_t>(terminal_->columns());
+  if (!detail.empty()) {
+    const std::string aside = fmt::format(", {}", printable(detail));
+    // Without room for all, the detail says more than the amounts.
+    const size_t all = display_width(line) + counts.size() + display_width(aside);
+    if (total > 0 && all >= columns) {
+      counts =
+          fmt::format(" {:3.0f}%", 100.0 * static_cast<double>(done) / static_cast<double>(total));
+    }
+    counts += aside;
+  }
   const size_t used = display_width(line) + counts.size() + 4;
   if (total > 0 && columns > used + 8) {
     const size_t width = std::min<size_t>(columns - used, 40);

@@ -1,24 +1,18 @@
 // Splits the ops into tasks over outputs and calls the kernels of one instruction set.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
-#include "backend/reference/mamba2.h"
+#include "backend/cpu/linear_tasks.h"
+#include "backend/cpu/mamba2.h"
+#include "backend/cpu/scratch.h"
 #include "base/check.h"
 #include "tensor/dtype.h"
 
 namespace logitlab {
 namespace {
 
-// Weights of one task of a matrix-vector product: some microseconds of memory traffic, against a
-// tenth of one to hand out a task.
-constexpr size_t kGemvTaskBytes = 64 << 10;
-constexpr int64_t kTasksPerThread = 8;
-// Rows of x below which splitting them costs more decoding of weights than it wins.
-constexpr int64_t kLeastRowsOfTask = 32;
 // Floats below which an elementwise op is not worth the threads.
 constexpr int64_t kParallelFloats = 16 << 10;
 
@@ -57,109 +51,6 @@ const uint8_t* bytes_of(const std::byte* p) {
   return reinterpret_cast<const uint8_t*>(p);
 }
 
-int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-int64_t round_up(int64_t a, int64_t b) {
-  return divide_up(a, b) * b;
-}
-
-// Work space of one call: for each of `pieces`, `floats` floats that start at a cache line.
-// Uninitialised.
-class Scratch {
- public:
-  Scratch(int64_t pieces, int64_t floats)
-      : stride_(round_up(floats, kLine)),
-        memory_(std::make_unique_for_overwrite<float[]>(
-            static_cast<size_t>(pieces * stride_ + kLine))) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    const uintptr_t line = kLine * sizeof(float);
-    start_ = memory_.get() + (line - address % line) % line / sizeof(float);
-  }
-
-  [[nodiscard]] float* piece(int64_t index) const { return start_ + index * stride_; }
-
- private:
-  static constexpr int64_t kLine = 16;
-
-  int64_t stride_;
-  std::unique_ptr<float[]> memory_;
-  float* start_ = nullptr;
-};
-
-// The tasks of all parts of a linear call, numbered one part after the other: each is a range of
-// outputs of a part (and of rows of x).
-class LinearTasks {
- public:
-  LinearTasks(std::span<const LinearPart> parts, int64_t rows, int n_threads) : parts_(parts) {
-    size_t bytes = 0;
-    int64_t n_outputs = 0;
-    for (const LinearPart& part : parts) {
-      bytes += part.weight.bytes();
-      n_outputs += part.weight.rows();
-    }
-    if (rows == 1) {
-      const size_t share = bytes / static_cast<size_t>(n_threads * kTasksPerThread) + 1;
-      task_bytes_ = std::min(kGemvTaskBytes, share);
-    } else {
-      const int64_t n_tasks = divide_up(n_outputs, kMaxGemmOutputs);
-      const int64_t splits =
-          divide_up(n_threads * kTasksPerThread / 2, std::max<int64_t>(n_tasks, 1));
-      rows_per_task_ = std::max(kLeastRowsOfTask, round_up(divide_up(rows, splits), 4));
-    }
-    row_tasks_ = divide_up(rows, rows_per_task_);
-    rows_ = rows;
-    for (const LinearPart& part : parts) {
-      n_tasks_ += divide_up(part.weight.rows(), outputs_of(part)) * row_tasks_;
-    }
-  }
-
-  struct Task {
-    const LinearPart* part = nullptr;
-    int64_t first_output = 0;
-    int64_t n_outputs = 0;
-    int64_t first_row = 0;
-    int64_t n_rows = 0;
-  };
-
-  [[nodiscard]] int64_t size() const { return n_tasks_; }
-
-  [[nodiscard]] Task task(int64_t index) const {
-    for (const LinearPart& part : parts_) {
-      const int64_t n_out = part.weight.rows();
-      const int64_t step = outputs_of(part);
-      const int64_t n = divide_up(n_out, step) * row_tasks_;
-      if (index < n) {
-        const int64_t output = index / row_tasks_ * step;
-        const int64_t row = index % row_tasks_ * rows_per_task_;
-        return Task{&part, output, std::min(step, n_out - output), row,
-                    std::min(rows_per_task_, rows_ - row)};
-      }
-      index -= n;
-    }
-    CHECK(false) << "task past the end";
-    return {};
-  }
-
- private:
-  // A multiple of 4, the number of outputs that a kernel computes at once.
-  [[nodiscard]] int64_t outputs_of(const LinearPart& part) const {
-    if (rows_per_task_ != 1) {
-      return kMaxGemmOutputs;
-    }
-    const size_t row = std::max<size_t>(part.weight.row_stride_bytes(), 1);
-    return round_up(static_cast<int64_t>(task_bytes_ / row) + 1, 4);
-  }
-
-  std::span<const LinearPart> parts_;
-  int64_t rows_ = 0;
-  size_t task_bytes_ = 0;
-  int64_t rows_per_task_ = 1;
-  int64_t row_tasks_ = 1;
-  int64_t n_tasks_ = 0;
-};
-
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuKernels& kernels) : kernels_(kernels) {}
@@ -193,26 +84,18 @@ class CpuBackend final : public Backend {
       return;
     }
     const int64_t k = parts[0].weight.columns();
-    const int64_t k_padded = round_up(k, kDotPadding);
-    Scratch padded_x(k == k_padded ? 0 : rows, k_padded);
-    if (k != k_padded) {
-      for (int64_t r = 0; r < rows; ++r) {
-        std::copy_n(x + r * k, k, padded_x.piece(r));
-        std::fill(padded_x.piece(r) + k, padded_x.piece(r) + k_padded, 0.0F);
-      }
-      x = padded_x.piece(0);
+    const bool fits = k % kDotPadding == 0;
+    const Scratch padded(1, fits ? 0 : rows * round_up(k, kDotPadding));
+    if (!fits) {
+      pad_rows(x, rows, k, padded.piece(0));
+      x = padded.piece(0);
     }
-    const LinearTasks tasks(parts, rows, context.threads.n_threads());
-    if (rows == 1) {
-      context.threads.parallel_for(tasks.size(), [&](int64_t index, int /*thread*/) {
-        multiply_vector(tasks.task(index), x, k);
-      });
-      return;
+    std::vector<Product> products;
+    products.reserve(parts.size());
+    for (const LinearPart& part : parts) {
+      products.push_back({part.weight, part.bias, x, rows, part.out, part.accumulate});
     }
-    const Scratch decoded(context.threads.n_threads(), kMaxGemmOutputs * k_padded);
-    context.threads.parallel_for(tasks.size(), [&](int64_t index, int thread) {
-      multiply_rows(tasks.task(index), x, k, k_padded, decoded.piece(thread));
-    });
+    multiply(context, std::move(products));
   }
 
   void rms_norm(ExecContext& context, const float* x, const float* weight, float eps, int64_t rows,
@@ -276,36 +159,45 @@ class CpuBackend final : public Backend {
   }
 
   void grouped_linear(ExecContext& context, std::span<const GroupedPart> parts) const override {
+    int64_t n_floats = 0;
     for (const GroupedPart& part : parts) {
-      const LinearPart single = {part.weight, part.bias, part.out, /*accumulate=*/false};
-      linear(context, part.x, part.rows, {&single, 1});
+      const int64_t k = part.weight.columns();
+      n_floats += k % kDotPadding == 0 ? 0 : part.rows * round_up(k, kDotPadding);
     }
+    const Scratch padded(1, n_floats);
+    std::vector<Product> products;
+    products.reserve(parts.size());
+    float* space = padded.piece(0);
+    for (const GroupedPart& part : parts) {
+      if (part.rows == 0) {
+        continue;
+      }
+      const int64_t k = part.weight.columns();
+      const float* x = part.x;
+      if (k % kDotPadding != 0) {
+        x = space;
+        space = pad_rows(part.x, part.rows, k, space);
+      }
+      products.push_back({part.weight, part.bias, x, part.rows, part.out, false});
+    }
+    multiply(context, std::move(products));
   }
 
-  void activate(ExecContext& /*context*/, Activation activation, float* x,
-                int64_t n) const override {
-    for (int64_t i = 0; i < n; ++i) {
-      const float positive = std::max(x[i], 0.0F);
-      x[i] = activation == Activation::kRelu2 ? positive * positive : x[i] / (1 + std::exp(-x[i]));
-    }
+  void activate(ExecContext& context, Activation activation, float* x, int64_t n) const override {
+    const auto kernel =
+        activation == Activation::kRelu2 ? kernels_.step->relu2 : kernels_.step->silu;
+    for_each_piece(context, n, [&](int64_t begin, int64_t count) { kernel(x + begin, count); });
   }
 
   void mamba2(ExecContext& context, const Mamba2Weights& weights, const Mamba2Shape& shape,
               std::span<const Mamba2Span> spans, float* projected, float* out) const override {
-    reference_mamba2(context, weights, shape, spans, projected, out);
+    cpu_mamba2(context.threads, kernels_, weights, shape, spans, projected, out);
   }
 
   void silu_mul(ExecContext& context, const float* gate, const float* up, int64_t n,
                 float* out) const override {
-    // Pieces of a multiple of 16: where a piece ends does not matter to a value.
-    constexpr int64_t kPiece = 4 << 10;
-    if (n < kParallelFloats) {
-      kernels_.step->silu_mul(gate, up, n, out);
-      return;
-    }
-    context.threads.parallel_for(divide_up(n, kPiece), [&](int64_t index, int /*thread*/) {
-      const int64_t begin = index * kPiece;
-      kernels_.step->silu_mul(gate + begin, up + begin, std::min(kPiece, n - begin), out + begin);
+    for_each_piece(context, n, [&](int64_t begin, int64_t count) {
+      kernels_.step->silu_mul(gate + begin, up + begin, count, out + begin);
     });
   }
 
@@ -328,31 +220,70 @@ class CpuBackend final : public Backend {
     });
   }
 
+  // piece(begin, count) for n values, shared out when there is enough of them. Pieces of a multiple
+  // of 16: where a piece ends does not matter to a value.
+  template <class Piece>
+  static void for_each_piece(ExecContext& context, int64_t n, const Piece& piece) {
+    constexpr int64_t kPiece = 4 << 10;
+    if (n < kParallelFloats) {
+      piece(0, n);
+      return;
+    }
+    context.threads.parallel_for(divide_up(n, kPiece), [&](int64_t index, int /*thread*/) {
+      piece(index * kPiece, std::min(kPiece, n - index * kPiece));
+    });
+  }
+
+  // Copies rows of k floats, each with zeros behind it up to kDotPadding; returns the end.
+  static float* pad_rows(const float* x, int64_t rows, int64_t k, float* to) {
+    const int64_t k_padded = round_up(k, kDotPadding);
+    for (int64_t r = 0; r < rows; ++r, to += k_padded) {
+      std::copy_n(x + r * k, k, to);
+      std::fill(to + k, to + k_padded, 0.0F);
+    }
+    return to;
+  }
+
+  void multiply(ExecContext& context, std::vector<Product> products) const {
+    const int n_threads = context.threads.n_threads();
+    const LinearTasks tasks(std::move(products), n_threads);
+    const int64_t k = tasks.decoded_inputs();
+    const Scratch decoded(k == 0 ? 0 : n_threads, kMaxGemmOutputs * k);
+    context.threads.parallel_for(tasks.size(), [&](int64_t index, int thread) {
+      const LinearTasks::Task task = tasks.task(index);
+      if (task.product->rows == 1) {
+        multiply_vector(task);
+      } else {
+        multiply_rows(task, decoded.piece(thread));
+      }
+    });
+  }
+
   static DotOutput output_of(const LinearTasks::Task& task) {
-    const LinearPart& part = *task.part;
+    const Product& product = *task.product;
     DotOutput output;
-    output.stride = part.weight.rows();
-    output.out = part.out + task.first_row * output.stride + task.first_output;
-    output.bias = part.bias == nullptr ? nullptr : part.bias + task.first_output;
-    output.accumulate = part.accumulate;
+    output.stride = product.weight.rows();
+    output.out = product.out + task.first_row * output.stride + task.first_output;
+    output.bias = product.bias == nullptr ? nullptr : product.bias + task.first_output;
+    output.accumulate = product.accumulate;
     return output;
   }
 
-  void multiply_vector(const LinearTasks::Task& task, const float* x, int64_t k) const {
-    const Tensor& weight = task.part->weight;
+  void multiply_vector(const LinearTasks::Task& task) const {
+    const Tensor& weight = task.product->weight;
     const auto gemv = kernels_.linear->gemv[static_cast<size_t>(kind_of(weight.dtype))];
-    gemv(bytes_of(weight.row(task.first_output)), weight.row_stride_bytes(), task.n_outputs, x, k,
-         output_of(task));
+    gemv(bytes_of(weight.row(task.first_output)), weight.row_stride_bytes(), task.n_outputs,
+         task.product->x, weight.columns(), output_of(task));
   }
 
-  void multiply_rows(const LinearTasks::Task& task, const float* x, int64_t k, int64_t k_padded,
-                     float* decoded) const {
-    const Tensor& weight = task.part->weight;
+  void multiply_rows(const LinearTasks::Task& task, float* decoded) const {
+    const Tensor& weight = task.product->weight;
+    const int64_t k_padded = round_up(weight.columns(), kDotPadding);
     const auto decode = kernels_.linear->decode[static_cast<size_t>(kind_of(weight.dtype))];
-    decode(bytes_of(weight.row(task.first_output)), weight.row_stride_bytes(), task.n_outputs, k,
-           decoded);
-    kernels_.linear->gemm(decoded, task.n_outputs, x + task.first_row * k_padded, task.n_rows,
-                          k_padded, output_of(task));
+    decode(bytes_of(weight.row(task.first_output)), weight.row_stride_bytes(), task.n_outputs,
+           weight.columns(), decoded);
+    kernels_.linear->gemm(decoded, task.n_outputs, task.product->x + task.first_row * k_padded,
+                          task.n_rows, k_padded, output_of(task));
   }
 
   CpuKernels kernels_;

@@ -10,11 +10,12 @@ bool cpu_kernels_at(int index, CpuKernels& kernels) {
   for (const int64_t target : kBestFirst) {
     const LinearKernels* linear = linear_kernels_of(target);
     const StepKernels* step = step_kernels_of(target);
-    if ((supported & target) == 0 || linear == nullptr || step == nullptr) {
+    const MambaKernels* mamba = mamba_kernels_of(target);
+    if ((supported & target) == 0 || linear == nullptr || step == nullptr || mamba == nullptr) {
       continue;
     }
     if (index == 0) {
-      kernels = CpuKernels{hwy::TargetName(target), linear, step};
+      kernels = CpuKernels{hwy::TargetName(target), linear, step, mamba};
       return true;
     }
     --index;

@@ -7,57 +7,12 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/lanes-inl.h"
+#include "backend/cpu/math-inl.h"
 
 #if HWY_TARGET != HWY_SCALAR
 HWY_BEFORE_NAMESPACE();
 namespace logitlab {
 namespace HWY_NAMESPACE {
-
-// e^x: x = n ln 2 + r with |r| <= 0.35, the Taylor polynomial of degree 7 for e^r (what it leaves
-// out is below 0.35^8 / 8! = 6e-9), times 2^n. ln 2 in two parts, the first of which has so few
-// bits that n times it is exact. Below the smallest normal number the result is 0; above 2^127.5 it
-// stays at its largest value. NaN stays NaN.
-HWY_INLINE V exp_lanes(V x) {
-  const D d;
-  const V lowest = hn::Set(d, -87.3F);
-  const V clamped = hn::Min(hn::Max(x, lowest), hn::Set(d, 88.37F));
-  const V n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504F)));
-  V r = hn::NegMulAdd(n, hn::Set(d, 0.693359375F), clamped);
-  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4F), r);
-  V p = hn::Set(d, 1.0F / 5040);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F / 720));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F / 120));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F / 24));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F / 6));
-  p = hn::MulAdd(p, r, hn::Set(d, 0.5F));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
-  const auto exponent = hn::Add(hn::ConvertTo(DI32(), n), hn::Set(DI32(), 127));
-  const V power = hn::BitCast(d, hn::ShiftLeft<23>(exponent));
-  const V result = hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Mul(p, power));
-  return hn::IfThenElse(hn::IsNaN(x), x, result);
-}
-
-HWY_INLINE V16 exp16(const V16& x) {
-  V16 r;
-  for (int i = 0; i < kVecs; ++i) {
-    r.v[i] = exp_lanes(x.v[i]);
-  }
-  return r;
-}
-
-// Full sixteens with load16, the rest padded with zeros.
-HWY_INLINE V16 load_up_to_16(const float* p, int64_t n) {
-  return n >= 16 ? load16(p) : load16_first(p, n);
-}
-
-HWY_INLINE void store_up_to_16(const V16& a, float* p, int64_t n) {
-  if (n >= 16) {
-    store16(a, p);
-  } else {
-    store16_first(a, p, n);
-  }
-}
 
 void rms_norm(const float* x, const float* weight, float eps, int64_t d, float* out) {
   V16 squares = zero16();
@@ -308,15 +263,36 @@ void attend(const AttendTask& task) {
 }
 
 void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
-  const V one = hn::Set(D(), 1.0F);
   for (int64_t i = 0; i < n; i += 16) {
     V16 g = load_up_to_16(gate + i, n - i);
     const V16 u = load_up_to_16(up + i, n - i);
     for (int j = 0; j < kVecs; ++j) {
-      const V sigmoid = hn::Div(one, hn::Add(one, exp_lanes(hn::Neg(g.v[j]))));
-      g.v[j] = hn::Mul(hn::Mul(g.v[j], sigmoid), u.v[j]);
+      g.v[j] = hn::Mul(silu_lanes(g.v[j]), u.v[j]);
     }
     store_up_to_16(g, out + i, n - i);
+  }
+}
+
+void silu(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    V16 v = load_up_to_16(x + i, n - i);
+    for (int j = 0; j < kVecs; ++j) {
+      v.v[j] = silu_lanes(v.v[j]);
+    }
+    store_up_to_16(v, x + i, n - i);
+  }
+}
+
+void relu2(float* x, int64_t n) {
+  const V zero = hn::Zero(D());
+  for (int64_t i = 0; i < n; i += 16) {
+    V16 v = load_up_to_16(x + i, n - i);
+    for (int j = 0; j < kVecs; ++j) {
+      // Not Max, which may lose a NaN.
+      const V positive = hn::IfThenElse(hn::Lt(v.v[j], zero), zero, v.v[j]);
+      v.v[j] = hn::Mul(positive, positive);
+    }
+    store_up_to_16(v, x + i, n - i);
   }
 }
 
@@ -337,8 +313,8 @@ float read(const float* values, int64_t n) {
   return hn::GetLane(hn::SumOfLanes(D4(), reduce4(s0, s1, s2, s3)));
 }
 
-constexpr StepKernels kStepKernels = {rms_norm, rope_half_split, rope_interleaved,
-                                      attend,   silu_mul,        read};
+constexpr StepKernels kStepKernels = {
+    rms_norm, rope_half_split, rope_interleaved, attend, silu_mul, silu, relu2, read};
 
 const StepKernels* step_kernels() {
   return &kStepKernels;

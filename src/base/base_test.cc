@@ -136,6 +136,67 @@ TEST(File, ReadsMapsAndRefuses) {
   EXPECT_EQ(MappedFile::open(folder.path()).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST(MappedFile, ReadsPastTheMapping) {
+  const TempFolder folder;
+  const auto path = folder.path() / "digits";
+  ASSERT_TRUE(write_file_atomically(path, "0123456789"));
+  const auto file = MappedFile::open(path);
+  ASSERT_TRUE(file) << file.error().message;
+  std::string out(4, '?');
+  ASSERT_TRUE(file->read_at(3, std::as_writable_bytes(std::span(out))));
+  EXPECT_EQ(out, "3456");
+  const auto past = file->read_at(8, std::as_writable_bytes(std::span(out)));
+  ASSERT_FALSE(past);
+  EXPECT_EQ(past.error().code, ErrorCode::kDataLoss);
+  EXPECT_NE(past.error().message.find("digits: found the end of the file at byte 10"),
+            std::string::npos)
+      << past.error().message;
+}
+
+TEST(MappedFile, CountsAndReleasesItsPages) {
+  const TempFolder folder;
+  const auto path = folder.path() / "pages";
+  constexpr size_t kBytes = size_t{3} << 20;
+  ASSERT_TRUE(write_file_atomically(path, std::string(kBytes, 'x')));
+  auto file = MappedFile::open(path);
+  ASSERT_TRUE(file) << file.error().message;
+  // It was written a moment ago, so it lies in the page cache wherever it lives.
+  ASSERT_TRUE(file->cached_bytes().has_value());
+  EXPECT_EQ(*file->cached_bytes(), kBytes);
+  file->release_cached(kBytes, 1);  // outside: nothing happens
+  file->release_cached();           // dirty pages may stay
+  EXPECT_LE(*file->cached_bytes(), kBytes);
+  EXPECT_EQ(static_cast<char>(file->bytes()[kBytes - 1]), 'x');
+  EXPECT_EQ(MappedFile().cached_bytes(), 0U);
+}
+
+TEST(PageMemory, IsAlignedZeroedAndMovable) {
+  EXPECT_EQ(PageMemory::allocate(0)->data(), nullptr);
+  auto memory = PageMemory::allocate(5'000'000);
+  ASSERT_TRUE(memory) << memory.error().message;
+  EXPECT_GE(memory->size(), 5'000'000U);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % (size_t{2} << 20), 0U);
+  EXPECT_EQ(memory->data()[0], std::byte{0});
+  EXPECT_EQ(memory->data()[memory->size() - 1], std::byte{0});
+  memory->data()[memory->size() - 1] = std::byte{7};
+  const PageMemory moved = std::move(*memory);
+  EXPECT_EQ(moved.size() % (size_t{2} << 20), 0U);
+  EXPECT_EQ(memory->data(), nullptr);  // NOLINT(bugprone-use-after-move)
+  for (const size_t size : {SIZE_MAX, SIZE_MAX / 2}) {
+    const auto refused = PageMemory::allocate(size);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+  }
+}
+
+TEST(Memory, PagesOfFilesArePartOfWhatIsResident) {
+  const MemoryReading reading = read_memory();
+  EXPECT_GT(reading.resident_file_bytes, 0U);  // the program itself
+  EXPECT_LT(reading.resident_file_bytes, reading.resident_bytes);
+  EXPECT_LE(reading.resident_bytes, reading.peak_resident_bytes + (size_t{1} << 20));
+  EXPECT_LE(reading.available_bytes, reading.total_bytes);
+}
+
 TEST(File, WritingKeepsDevicesAndLinks) {
   const TempFolder folder;
   ASSERT_TRUE(write_file_atomically(folder.path() / "file", "old"));

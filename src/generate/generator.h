@@ -72,10 +72,11 @@ struct SequenceResult {
   int64_t prompt = 0;        // index of its prompt
   std::vector<TokenId> ids;  // generated, the end token included
   StopReason stop_reason = StopReason::kLength;
-  TokenId stop_id = -1;         // the end token when stop_reason is kEos
-  std::string stop_string;      // when stop_reason is kStopString
-  int64_t thinking_tokens = 0;  // generated inside the thinking, its marks included
-  int64_t answer_tokens = 0;    // all others but the end token
+  TokenId stop_id = -1;           // the end token when stop_reason is kEos
+  std::string stop_string;        // when stop_reason is kStopString
+  int64_t thinking_tokens = 0;    // generated inside the thinking, its marks included
+  int64_t answer_tokens = 0;      // all others but the end token
+  bool is_thinking_open = false;  // it ended inside the thinking
   // Beam search: sum of the processed log-probabilities over length^length_penalty, and per
   // generated token the beam that it came from.
   double beam_score = std::numeric_limits<double>::quiet_NaN();
@@ -102,6 +103,10 @@ struct PromptInput {
   // sequence (no beams, one returned) it holds the prompt and all generated ids but the last
   // afterwards; else it is used and left as it was.
   DecodeState* state = nullptr;
+  // When the prompt's first `mark` ids have gone through the model, *at_mark becomes a fork of the
+  // state. Null, or a mark that the state has passed already: nothing happens.
+  int64_t mark = 0;
+  std::optional<DecodeState>* at_mark = nullptr;
 };
 
 // Generates for every prompt with `config` after merge_generation_config. Each sequence is what it

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -123,6 +124,31 @@ TEST(Generate, ContinuesAStateAndLeavesItBeforeTheLastToken) {
   ASSERT_TRUE(result);
   EXPECT_EQ(result->reused_prompt_tokens, 2);
   EXPECT_EQ(result->first().ids, (Ids{3, 1}));
+}
+
+TEST(Generate, ForksTheStateWhereThePromptIsMarked) {
+  ToyFixture f;
+  const TableModel model = model_m();
+  const GenerationConfig config = merge_generation_config({.max_new_tokens = 2}, {}).config;
+  const std::vector<TokenId> prompt = {0, 1, 2, 3, 0, 1, 2};
+  for (const int64_t chunk : {1, 2, 3, 512}) {
+    for (int64_t mark = 0; mark <= 8; ++mark) {
+      DecodeState state = model.make_state();
+      ASSERT_TRUE(state.reserve(2));
+      state.advance(2);
+      std::optional<DecodeState> at_mark;
+      const PromptInput input{prompt, &state, mark, &at_mark};
+      const auto result = generate(f.context, model, {&input, 1}, config, {.prefill_chunk = chunk});
+      ASSERT_TRUE(result);
+      EXPECT_EQ(result->first().ids, (Ids{3, 1}));
+      EXPECT_EQ(state.length(), 8);
+      const bool is_met = mark > 2 && mark <= 7;
+      ASSERT_EQ(at_mark.has_value(), is_met) << mark;
+      if (is_met) {
+        EXPECT_EQ(at_mark->length(), mark) << "chunks of " << chunk;
+      }
+    }
+  }
 }
 
 TEST(Generate, SequencesOfABatchAreWhatTheyAreAlone) {

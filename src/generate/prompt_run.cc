@@ -50,6 +50,8 @@ Result<std::vector<PromptRun>> plan_prompts(const RunSettings& settings,
     PromptRun run;
     run.index = static_cast<int64_t>(runs.size());
     run.ids = prompt.ids;
+    run.mark = prompt.mark;
+    run.at_mark = prompt.at_mark;
     ASSIGN_OR_RETURN(run.lengths, resolve_lengths(settings.config, run.length(), max_positions));
     if (prompt.state == nullptr) {
       run.own_state = settings.model.make_state();
@@ -84,13 +86,18 @@ Result<bool> prefill(const RunSettings& settings, std::vector<PromptRun>* prompt
         progress.finish(kWhat);
         return false;
       }
-      const size_t n = std::min(chunk, prompt.ids.size() - at);
+      const auto mark = static_cast<size_t>(prompt.mark);
+      const bool stops_at_mark = prompt.at_mark != nullptr && at < mark && mark < prompt.ids.size();
+      const size_t n = std::min(chunk, (stops_at_mark ? mark : prompt.ids.size()) - at);
       const bool is_last = at + n == prompt.ids.size();
       const SequenceChunk part{prompt.state(), prompt.ids.subspan(at, n),
                                is_last ? LogitRows::kLast : LogitRows::kNone};
       ASSIGN_OR_RETURN(Logits logits, settings.forward({&part, 1}));
       at += n;
       done += n;
+      if (prompt.at_mark != nullptr && at == mark) {
+        *prompt.at_mark = prompt.state()->fork();
+      }
       progress.update(kWhat, done, total, "tokens");
       if (is_last) {
         prompt.logits = std::move(logits.values);

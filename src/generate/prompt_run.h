@@ -38,6 +38,8 @@ struct PromptRun {
   std::optional<DecodeState> own_state;
   std::vector<float> logits;  // [vocab_size], of the last position
   int64_t reused = 0;         // positions that the state held already
+  int64_t mark = 0;           // this and the next: as PromptInput's
+  std::optional<DecodeState>* at_mark = nullptr;
 
   [[nodiscard]] DecodeState* state() {
     return callers_state != nullptr ? callers_state : &own_state.value();

@@ -94,6 +94,43 @@ TEST(Thinking, SilenceAfterThinkingShows) {
   EXPECT_EQ(result->first().ids, (TokenIds{2, 3, 1}));
   EXPECT_EQ(result->first().thinking_tokens, 2);
   EXPECT_EQ(result->first().answer_tokens, 0);
+  EXPECT_FALSE(result->first().is_thinking_open);
+  EXPECT_EQ(thinking_outcome(result->first(), true), ThinkingOutcome::kSaidNothing);
+}
+
+TEST(Thinking, ALimitInsideItIsNotSilence) {
+  ToyFixture f;
+  GenerateOptions options;
+  options.thinking = ThinkingIds{2, 3};
+  for (const int64_t beams : {1, 2}) {
+    const auto cut =
+        f.run(model_m(), {0},
+              {.max_new_tokens = 1, .num_beams = beams, .eos_token_id = TokenIds{1}}, options);
+    ASSERT_TRUE(cut);
+    EXPECT_EQ(cut->first().ids, (TokenIds{2}));
+    EXPECT_TRUE(cut->first().is_thinking_open);
+    EXPECT_EQ(thinking_outcome(cut->first(), true), ThinkingOutcome::kCut);
+  }
+  // Opened by the prompt: nothing of it was generated, and it is open all the same.
+  options.thinking = ThinkingIds{0, 3};
+  const auto ended =
+      f.run(model_m(), {3, 0}, {.max_new_tokens = 9, .eos_token_id = TokenIds{2}}, options);
+  ASSERT_TRUE(ended);
+  EXPECT_EQ(ended->first().ids, (TokenIds{2}));
+  EXPECT_EQ(ended->first().thinking_tokens, 0);
+  EXPECT_EQ(thinking_outcome(ended->first(), true), ThinkingOutcome::kBrokenOff);
+}
+
+TEST(Thinking, OutcomeNames) {
+  SequenceResult sequence;
+  EXPECT_EQ(name(thinking_outcome(sequence, true)), "") << "an empty answer without thinking";
+  sequence.thinking_tokens = 3;
+  EXPECT_EQ(name(thinking_outcome(sequence, true)), "said_nothing");
+  EXPECT_EQ(name(thinking_outcome(sequence, false)), "answered");
+  sequence.is_thinking_open = true;
+  EXPECT_EQ(name(thinking_outcome(sequence, false)), "cut_in_thinking");
+  sequence.stop_reason = StopReason::kStopString;
+  EXPECT_EQ(name(thinking_outcome(sequence, false)), "ended_in_thinking");
 }
 
 }  // namespace

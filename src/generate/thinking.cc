@@ -31,4 +31,31 @@ bool ThinkingCounter::push(TokenId id, bool is_end) {
   return is_inside;
 }
 
+std::string_view name(ThinkingOutcome outcome) {
+  switch (outcome) {
+    case ThinkingOutcome::kNone:
+      return "";
+    case ThinkingOutcome::kAnswered:
+      return "answered";
+    case ThinkingOutcome::kSaidNothing:
+      return "said_nothing";
+    case ThinkingOutcome::kCut:
+      return "cut_in_thinking";
+    case ThinkingOutcome::kBrokenOff:
+      return "ended_in_thinking";
+  }
+  return "";
+}
+
+ThinkingOutcome thinking_outcome(const SequenceResult& sequence, bool answer_is_blank) {
+  if (sequence.is_thinking_open) {
+    return sequence.stop_reason == StopReason::kLength ? ThinkingOutcome::kCut
+                                                       : ThinkingOutcome::kBrokenOff;
+  }
+  if (sequence.thinking_tokens == 0) {
+    return ThinkingOutcome::kNone;
+  }
+  return answer_is_blank ? ThinkingOutcome::kSaidNothing : ThinkingOutcome::kAnswered;
+}
+
 }  // namespace logitlab

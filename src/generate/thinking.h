@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 
+#include "generate/generator.h"
 #include "logitlab/types.h"
 #include "sampling/processor_chain.h"
 
@@ -32,5 +34,21 @@ class ThinkingCounter {
   int64_t thinking_tokens_ = 0;
   int64_t answer_tokens_ = 0;
 };
+
+// How the thinking of a sequence ended.
+enum class ThinkingOutcome {
+  kNone,         // there was none
+  kAnswered,     // an answer came after it
+  kSaidNothing,  // it was closed, and then came no answer
+  kCut,          // max_new_tokens or max_length ended the sequence inside it
+  kBrokenOff,    // something else did: an end token, a stop string, the caller
+};
+
+// "answered", "said_nothing", "cut_in_thinking", "ended_in_thinking"; none has no name ("").
+[[nodiscard]] std::string_view name(ThinkingOutcome outcome);
+
+// `answer_is_blank`: the text outside the thinking is white space at most.
+[[nodiscard]] ThinkingOutcome thinking_outcome(const SequenceResult& sequence,
+                                               bool answer_is_blank);
 
 }  // namespace logitlab

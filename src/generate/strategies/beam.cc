@@ -211,6 +211,7 @@ void BeamRun::store(GenerationResult* result) const {
       }
       one.thinking_tokens = thinking.thinking_tokens();
       one.answer_tokens = thinking.answer_tokens();
+      one.is_thinking_open = thinking.is_open();
       result->sequences.push_back(std::move(one));
     }
   }

@@ -186,6 +186,7 @@ void SampleRun::store(GenerationResult* result) {
     one.stop_string = sequence.stop->text;
     one.thinking_tokens = sequence.thinking.thinking_tokens();
     one.answer_tokens = sequence.thinking.answer_tokens();
+    one.is_thinking_open = sequence.thinking.is_open();
     result->sequences.push_back(std::move(one));
   }
 }

@@ -5,6 +5,7 @@ for under build/); LOGITLAB_DEFAULT_MODEL, when set, names a GGUF file whose who
 compared too.
 """
 
+import difflib
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tools" / "oracle"))
 
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
+import record_outside_template  # noqa: E402
 import record_templates  # noqa: E402
 import record_tokenizers  # noqa: E402
 
@@ -158,6 +160,45 @@ def test_templates_on_random_conversations(path):
             assert "error" in answer, request["messages"]
         else:
             assert answer == want, request["messages"]
+
+
+def show(name, want, got):
+    lines = difflib.unified_diff(want.splitlines(keepends=True), got.splitlines(keepends=True),
+                                 "transformers", "logitlab")
+    return f"{name}\n{''.join(lines)}"
+
+
+def test_outside_template_live():
+    """Nemotron-3's own template, which is not part of the project: every recorded conversation and
+    random ones, as texts; and the recording is what this transformers gives."""
+    path = record_outside_template.template_path()
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not at hand; LOGITLAB_SHARED names the folder with data/{path.name}")
+    source = path.read_text(encoding="utf-8")
+    reference = record_templates.make_tokenizer()
+    recorded = {(case["conversation"], case["setting"]): case
+                for case in json.loads(record_outside_template.RECORDING.read_text(encoding="utf-8"))["cases"]}
+    inputs = [(name, messages, number) for name, messages in record_outside_template.CONVERSATIONS.items()
+              for number in range(len(record_outside_template.SETTINGS))]
+    rng = random.Random(3)
+    inputs += [(f"random {i}", messages, rng.randrange(len(record_outside_template.SETTINGS)))
+               for i, messages in enumerate(random_conversations(200))]
+    requests, wanted = [], []
+    for name, messages, number in inputs:
+        setting = record_outside_template.SETTINGS[number]
+        wanted.append(record_outside_template.outcome_of(reference, source, messages, setting))
+        requests.append({"op": "render", "template": source, "messages": messages,
+                         "tools": record_outside_template.TOOL_LISTS.get(setting.get("tools")),
+                         "add_generation_prompt": setting.get("add_generation_prompt", False),
+                         "variables": {**record_templates.SPECIAL_TOKENS, **setting.get("variables", {})}})
+    for (name, _, number), want, answer in zip(inputs, wanted, Probe("-").ask(requests)):
+        if "error" in want:
+            assert "error" in answer, (name, number)
+            continue
+        assert "text" in answer, (name, number, answer)
+        assert answer["text"] == want["text"], show((name, number), want["text"], answer["text"])
+        if (name, number) in recorded:
+            assert recorded[name, number]["bytes"] == len(want["text"].encode()), (name, number)
 
 
 def test_default_model():

@@ -44,8 +44,10 @@ FOREIGN_HEADERS = (
     (re.compile(r"build_commit\.h"), ("apps",)),
 )
 
+# Families of models. Words of layers (Mamba-2, a mixture of experts) belong to src/nn and below.
 ARCHITECTURE_NAME = re.compile(
-    r"(?<![a-z])(llama|mistral|qwen|smollm|gemma|phi3|mixtral|deepseek|mamba)", re.IGNORECASE)
+    r"(?<![a-z])(llama|mistral|qwen|smollm|gemma|phi3|mixtral|deepseek|nemotron|zamba|jamba)",
+    re.IGNORECASE)
 
 # Where such a name may stand, with the reason. A path that ends in "/" is a folder.
 ARCHITECTURE_HOMES = (
@@ -153,8 +155,8 @@ def check_architecture_names(path, split):
                                       "src/models/arch/ and src/models/registry.cc")
     code = re.sub(r"^[ \t]*#[ \t]*include[^\n]*", "", split.code, flags=re.MULTILINE)
     for match in re.finditer(r"\b[A-Za-z_]\w*", code):
-        name = re.search(r"(?:^|_|k|[a-z])(Llama|Mistral|Qwen|SmolLM)|"
-                         r"(?:^|_)(llama|mistral|qwen\d?|smollm\d?)(?:_|$)",
+        name = re.search(r"(?:^|_|k|[a-z])(Llama|Mistral|Qwen|SmolLM|Nemotron)|"
+                         r"(?:^|_)(llama|mistral|qwen\d?|smollm\d?|nemotron)(?:_|$)",
                          OTHER_MEANINGS.sub(" ", match.group(0)))
         if name:
             yield Finding(path, source_tree.line_of(code, match.start()),

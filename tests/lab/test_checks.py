@@ -117,10 +117,15 @@ class Layers(Tree):
         self.write("src/text/vocab.cc", 'auto n = "llama-bpe";\n')
         self.write("src/nn/nn_test.cc", 'auto n = "mistral";\n')
         self.write("apps/logitlab/main.cc", 'auto a = "the format of llama.cpp";  // llama\n')
+        self.write("src/nn/mamba2.cc", 'struct Mamba2 {};\nauto n = "Mamba layers";\n')
         self.assert_finds(check_layers)
         self.write("src/models/model.cc", '\nif (name == "llama") {}\nauto kind = Kind::kQwen3;\n')
         self.assert_finds(check_layers, ("src/models/model.cc:2", "names an architecture"),
                           ("src/models/model.cc:3", "kQwen3"))
+        self.write("src/models/model.cc", "\n")
+        self.write("src/nn/mamba2.cc", 'auto n = "nemotron_h";\nauto kind = Kind::kNemotronH;\n')
+        self.assert_finds(check_layers, ("src/nn/mamba2.cc:1", "names an architecture"),
+                          ("src/nn/mamba2.cc:2", "kNemotronH"))
 
 
 LONG_BODY = "  x += 1;\n" * 90

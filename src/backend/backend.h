@@ -179,12 +179,13 @@ class Backend {
   //   v      = silu(conv_bias + sum_k conv_weight[:, k] * (x | B | C)[t - K + 1 + k])
   //   x|B|C  = v, and the state's `conv` keeps the inputs of the last K - 1 tokens
   //   step   = clamp(softplus(dt + dt_bias), time_step_low, time_step_high)          per head
-  //   S      = exp(step * a) * S + step * x (outer) B                                per head,
-  //   `ssm` y      = S C + d * x out[t] = norm_weight * q / sqrt(mean(q^2 of its group) +
-  //   norm_eps),  q = y * silu(z)
+  //   S      = exp(step * a) * S + step * x (outer) B, the state's `ssm`              per head
+  //   y      = S C + d * x                                                            per head
+  //   q      = y * silu(z)
+  //   out[t] = norm_weight * q / sqrt(mean(q^2 of its group) + norm_eps)
   // where the norm's groups are n_groups equal runs of inner_size. projected: [rows,
   // projected_size], used as work space; out: [rows, inner_size], not aliased. Spans do not overlap
-  // and have distinct states. All of it in float32 or better.
+  // and have distinct states; one may be empty. All of it in float32 or better.
   //
   // A span's result depends on its own rows and state alone. Cutting a sequence into other spans
   // changes the order of sums (a span of several rows may be scanned in chunks): see

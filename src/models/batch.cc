@@ -1,6 +1,9 @@
 #include "models/batch.h"
 
+#include <algorithm>
+
 #include "base/check.h"
+#include "nn/work_rows.h"
 
 namespace logitlab {
 
@@ -39,6 +42,25 @@ BatchRows flatten(std::span<const SequenceChunk> batch) {
     }
   }
   return rows;
+}
+
+Logits project_logits(ExecContext& context, const RmsNorm& norm, const Linear& head,
+                      const float* hidden, std::span<const int64_t> rows) {
+  Logits logits;
+  logits.rows = static_cast<int64_t>(rows.size());
+  logits.vocab_size = head.out();
+  if (rows.empty()) {
+    return logits;
+  }
+  WorkRows chosen(logits.rows, norm.d);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(hidden + rows[i] * norm.d, norm.d, chosen.row(static_cast<int64_t>(i)));
+  }
+  norm.apply(context, chosen.data(), logits.rows, chosen.data());
+  logits.values.resize(rows.size() * static_cast<size_t>(logits.vocab_size));
+  const LinearPart part = head.part(logits.values.data());
+  context.backend.linear(context, chosen.data(), logits.rows, {&part, 1});
+  return logits;
 }
 
 }  // namespace logitlab

@@ -23,4 +23,8 @@ struct BatchRows {
 };
 [[nodiscard]] BatchRows flatten(std::span<const SequenceChunk> batch);
 
+// Norm and head of the chosen rows of `hidden` [any rows, d].
+[[nodiscard]] Logits project_logits(ExecContext& context, const RmsNorm& norm, const Linear& head,
+                                    const float* hidden, std::span<const int64_t> rows);
+
 }  // namespace logitlab

@@ -7,6 +7,7 @@
 
 #include "base/utf8.h"
 #include "models/arch/llama.h"
+#include "models/arch/nemotron_h.h"
 
 namespace logitlab {
 namespace {
@@ -33,7 +34,8 @@ Result<const ArchitectureEntry*> find(std::string_view wanted, NameList names,
 }  // namespace
 
 std::span<const ArchitectureEntry> architectures() {
-  static const std::array<ArchitectureEntry, 1> kEntries = {llama_architecture()};
+  static const std::array<ArchitectureEntry, 2> kEntries = {llama_architecture(),
+                                                            nemotron_h_architecture()};
   return kEntries;
 }
 

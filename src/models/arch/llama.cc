@@ -9,6 +9,7 @@
 
 #include "formats/hf_config.h"
 #include "models/batch.h"
+#include "models/gguf_keys.h"
 #include "nn/layers.h"
 
 namespace logitlab {
@@ -17,9 +18,8 @@ namespace {
 constexpr std::array<std::string_view, 4> kModelTypes = {"llama", "mistral", "qwen2", "qwen3"};
 constexpr std::array<std::string_view, 3> kGgufArchitectures = {"llama", "qwen2", "qwen3"};
 
-// Bounds that no real model reaches; they keep products of two sizes far from overflow.
-constexpr int64_t kMaxSize = int64_t{1} << 24;
-constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxSize = kMaxModelSize;
+constexpr int64_t kMaxLayers = kMaxModelLayers;
 
 // What transformers' config classes fill in when a key is missing.
 struct FamilyDefaults {
@@ -210,43 +210,11 @@ Result<ModelConfig> config_from_hf(const Json& json, std::string_view where) {
     ASSIGN_OR_RETURN(dtype, get_string(json, "torch_dtype", where));
   }
   config.dtype = dtype.value_or("");
+  config.layer_kinds.assign(static_cast<size_t>(config.num_hidden_layers), LayerKind::kDecoder);
   return config;
 }
 
 // ---- GGUF --------------------------------------------------------------------------------------
-
-// The keys of one architecture: "<name>.<key>".
-class GgufKeys {
- public:
-  GgufKeys(const GgufMetadata& metadata, std::string name)
-      : metadata_(metadata), name_(std::move(name)) {}
-
-  [[nodiscard]] std::string key(std::string_view suffix) const {
-    return fmt::format("{}.{}", name_, suffix);
-  }
-  // An integer in [1, high]; `missing` < 0: it must be there.
-  [[nodiscard]] Result<int64_t> size(std::string_view suffix, int64_t missing,
-                                     int64_t high = kMaxSize) const {
-    ASSIGN_OR_RETURN(const auto value, metadata_.get_int(key(suffix)));
-    if (!value && missing < 0) {
-      return fail(ErrorCode::kInvalidArgument, "{}: no key {}", metadata_.where(), key(suffix));
-    }
-    const int64_t number = value.value_or(missing);
-    if (number < 1 || number > high) {
-      return fail(ErrorCode::kInvalidArgument, "{}: {} is {}, want 1 to {}", metadata_.where(),
-                  key(suffix), number, high);
-    }
-    return number;
-  }
-  [[nodiscard]] Result<double> number(std::string_view suffix, double missing) const {
-    ASSIGN_OR_RETURN(const auto value, metadata_.get_float(key(suffix)));
-    return value.value_or(missing);
-  }
-
- private:
-  const GgufMetadata& metadata_;
-  std::string name_;
-};
 
 Result<RopeConfig> rope_from_gguf(const GgufMetadata& metadata, const GgufKeys& keys,
                                   int64_t max_position_embeddings) {
@@ -300,11 +268,7 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
                 config.head_dim, value_dim, rotary);
   }
   RETURN_IF_ERROR(check_divisions(config, where));
-  ASSIGN_OR_RETURN(const double eps, keys.number("attention.layer_norm_rms_epsilon", 1e-6));
-  if (!(eps > 0) || !std::isfinite(eps)) {
-    return fail(ErrorCode::kInvalidArgument, "{}: rms epsilon {}, want a number above 0", where,
-                eps);
-  }
+  ASSIGN_OR_RETURN(const double eps, keys.positive("attention.layer_norm_rms_epsilon", 1e-6));
   config.rms_norm_eps = static_cast<float>(eps);
   ASSIGN_OR_RETURN(config.rope, rope_from_gguf(metadata, keys, config.max_position_embeddings));
   config.layer_windows.assign(static_cast<size_t>(config.num_hidden_layers), 0);
@@ -319,6 +283,7 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
   }
   config.tie_word_embeddings = file.checkpoint().find("output.weight") == nullptr;
   config.dtype = std::string(name(embedding->dtype));
+  config.layer_kinds.assign(static_cast<size_t>(config.num_hidden_layers), LayerKind::kDecoder);
   return config;
 }
 
@@ -466,8 +431,6 @@ class LlamaModel final : public Model {
   [[nodiscard]] KvShape kv_shape() const {
     return {config_.num_hidden_layers, config_.num_key_value_heads, config_.head_dim};
   }
-  [[nodiscard]] Logits head(ExecContext& context, const std::vector<float>& hidden,
-                            const std::vector<int64_t>& rows) const;
 
   ModelConfig config_;
   Weights weights_;
@@ -505,28 +468,8 @@ Result<Logits> LlamaModel::forward(ExecContext& context,
   for (const SequenceChunk& chunk : batch) {
     chunk.state->advance(static_cast<int64_t>(chunk.ids.size()));
   }
-  return head(context, hidden, flat.logit_rows);
-}
-
-Logits LlamaModel::head(ExecContext& context, const std::vector<float>& hidden,
-                        const std::vector<int64_t>& rows) const {
-  const auto d = static_cast<size_t>(config_.hidden_size);
-  Logits logits;
-  logits.rows = static_cast<int64_t>(rows.size());
-  logits.vocab_size = config_.vocab_size;
-  if (rows.empty()) {
-    return logits;
-  }
-  std::vector<float> chosen(rows.size() * d);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::copy_n(hidden.begin() + rows[i] * config_.hidden_size, d,
-                chosen.begin() + static_cast<int64_t>(i * d));
-  }
-  weights_.final_norm.apply(context, chosen.data(), logits.rows, chosen.data());
-  logits.values.resize(rows.size() * static_cast<size_t>(config_.vocab_size));
-  const LinearPart part = weights_.head.part(logits.values.data());
-  context.backend.linear(context, chosen.data(), logits.rows, {&part, 1});
-  return logits;
+  return project_logits(context, weights_.final_norm, weights_.head, hidden.data(),
+                        flat.logit_rows);
 }
 
 // Frequencies, with a GGUF's divisors when it has them.

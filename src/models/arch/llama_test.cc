@@ -105,7 +105,8 @@ TEST(Registry, NamesWhatItKnows) {
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::kUnsupported);
   EXPECT_EQ(unknown.error().message,
-            "model_type 'gpt_neox\\n' is not supported; known are llama, mistral, qwen2, qwen3");
+            "model_type 'gpt_neox\\n' is not supported; known are llama, mistral, qwen2, qwen3, "
+            "nemotron_h");
   EXPECT_TRUE(find_gguf_architecture("qwen3"));
 }
 

@@ -12,7 +12,8 @@
 
 #include "backend/bandwidth.h"
 #include "base/env.h"
-#include "base/philox.h"
+#include "bench_no_cache.h"
+#include "bench_runs.h"
 #include "build_version.h"
 #include "command.h"
 #include "interrupt.h"
@@ -41,10 +42,16 @@ constexpr int kLeastTracePairs = 5;
 
 struct BenchOptions {
   ModelOptions model;
-  int64_t prompt_tokens = 512;
+  std::optional<int64_t> given_prompt_tokens;
   int64_t new_tokens = 64;
   int reps = 3;
   bool no_trace = false;
+  bool no_cache = false;
+
+  // Without the state the time grows with the square of the length.
+  [[nodiscard]] int64_t prompt_tokens() const {
+    return given_prompt_tokens.value_or(no_cache ? 16 : 512);
+  }
 };
 
 struct Rep {
@@ -65,27 +72,14 @@ struct Figures {
   std::optional<TraceCost> trace;
   double bandwidth = 0;  // bytes per second that all threads read, measured here
   size_t weight_bytes = 0;
-  double kv_bytes = 0;  // per new token, on average over the run
+  double kv_bytes = 0;     // per new token, on average over the run
+  double mamba_bytes = 0;  // per new token
+
+  [[nodiscard]] double bytes_per_token() const {
+    return static_cast<double>(weight_bytes) + kv_bytes + mamba_bytes;
+  }
   size_t peak_memory_bytes = 0;
 };
-
-// The same ids on every machine: Philox with a fixed key.
-std::vector<TokenId> bench_prompt(int64_t n, int64_t vocab_size) {
-  std::vector<TokenId> ids;
-  for (uint32_t i = 0; static_cast<int64_t>(ids.size()) < n; ++i) {
-    for (const uint32_t word : philox4x32({i, 0, 0, 0}, {512, 64})) {
-      ids.push_back(static_cast<TokenId>(word % static_cast<uint64_t>(vocab_size)));
-    }
-  }
-  ids.resize(static_cast<size_t>(n));
-  return ids;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 double median_of(const std::vector<Rep>& reps, double Rep::*field) {
   std::vector<double> values;
@@ -95,37 +89,31 @@ double median_of(const std::vector<Rep>& reps, double Rep::*field) {
   return median(std::move(values));
 }
 
+// What the Mamba layers keep; a step reads (and writes) all of it.
+double mamba_read_bytes(const Model& model) {
+  return static_cast<double>(model.state_bytes(0));
+}
+
 // Keys and values that one decode step reads, averaged over the steps; a window bounds its layer.
 double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_tokens) {
   const ModelConfig& config = model.config();
-  const int64_t layers = std::max<int64_t>(config.num_hidden_layers, 1);
+  const int64_t layers = config.count(LayerKind::kDecoder) + config.count(LayerKind::kAttention);
+  if (layers == 0) {
+    return 0;
+  }
   const double per_position =
-      static_cast<double>(model.state_bytes(KvCache::kPagePositions)) /
+      static_cast<double>(model.state_bytes(KvCache::kPagePositions) - model.state_bytes(0)) /
       static_cast<double>(KvCache::kPagePositions * layers);  // of one layer
   const double seen = static_cast<double>(prompt_tokens) + static_cast<double>(new_tokens + 1) / 2;
   double bytes = 0;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    const int64_t window = layer < static_cast<int64_t>(config.layer_windows.size())
-                               ? config.layer_windows[static_cast<size_t>(layer)]
-                               : 0;
-    bytes += per_position * (window > 0 ? std::min(seen, static_cast<double>(window)) : seen);
+  for (size_t layer = 0; layer < config.layer_kinds.size(); ++layer) {
+    const LayerKind kind = config.layer_kinds[layer];
+    if (kind == LayerKind::kDecoder || kind == LayerKind::kAttention) {
+      const int64_t window = layer < config.layer_windows.size() ? config.layer_windows[layer] : 0;
+      bytes += per_position * (window > 0 ? std::min(seen, static_cast<double>(window)) : seen);
+    }
   }
   return bytes;
-}
-
-Result<GenerationResult> generate_without_end(Engine& engine, GenerationConfig config,
-                                              const std::vector<TokenId>& prompt,
-                                              int64_t new_tokens, GenerateOptions options) {
-  config.eos_token_id = std::vector<TokenId>{};
-  // The first token comes with the prefill; the decode rate counts the steps after it.
-  config.max_new_tokens = new_tokens + 1;
-  config.min_new_tokens = 0;
-  options.is_cancelled = InterruptGuard::was_interrupted;
-  ASSIGN_OR_RETURN(GenerationResult result, engine.generate(prompt, config, options));
-  if (result.first().stop_reason == StopReason::kCancelled) {
-    return fail(ErrorCode::kCancelled, "bench: stopped by the user");
-  }
-  return result;
 }
 
 Result<Rep> run_once(Engine& engine, const BenchOptions& options,
@@ -134,7 +122,7 @@ Result<Rep> run_once(Engine& engine, const BenchOptions& options,
   config.do_sample = false;
   ASSIGN_OR_RETURN(const GenerationResult result,
                    generate_without_end(engine, config, prompt, options.new_tokens, {}));
-  return Rep{static_cast<double>(options.prompt_tokens) / result.prefill_seconds,
+  return Rep{static_cast<double>(options.prompt_tokens()) / result.prefill_seconds,
              static_cast<double>(options.new_tokens) / result.decode_seconds,
              result.first_token_seconds};
 }
@@ -178,7 +166,7 @@ Result<double> traced_seconds(Engine& engine, const BenchOptions& options,
 // neither side.
 Result<TraceCost> measure_trace(Engine& engine, const BenchOptions& options, ProgressBar* bar) {
   const std::vector<TokenId> prompt = bench_prompt(
-      std::min(options.prompt_tokens, kTracePromptTokens), engine.model().config().vocab_size);
+      std::min(options.prompt_tokens(), kTracePromptTokens), engine.model().config().vocab_size);
   TraceCost cost;
   double bytes = 0;
   const int pairs = std::max(options.reps, kLeastTracePairs);
@@ -207,22 +195,22 @@ Result<TraceCost> measure_trace(Engine& engine, const BenchOptions& options, Pro
 
 Status check_length(const Engine& engine, const BenchOptions& options) {
   const int64_t limit = engine.model().config().max_position_embeddings;
-  const int64_t wanted = options.prompt_tokens + options.new_tokens + 1;
+  const int64_t wanted = options.prompt_tokens() + options.new_tokens + 1;
   if (limit > 0 && wanted > limit) {
     return fail(ErrorCode::kInvalidArgument,
-                "bench: -p {} and -n {} need {} positions, the model has {}", options.prompt_tokens,
-                options.new_tokens, wanted, limit);
+                "bench: -p {} and -n {} need {} positions, the model has {}",
+                options.prompt_tokens(), options.new_tokens, wanted, limit);
   }
   return {};
 }
 
 Json document_of(const BenchOptions& options, const Engine& engine, const Figures& figures) {
   const double decode = median_of(figures.reps, &Rep::decode_rate);
-  const double bytes = static_cast<double>(figures.weight_bytes) + figures.kv_bytes;
+  const double bytes = figures.bytes_per_token();
   Json document = Json::object();
   document["model"] = json_of(engine.source());
   document["machine"] = machine_json(engine);
-  document["prompt_tokens"] = options.prompt_tokens;
+  document["prompt_tokens"] = options.prompt_tokens();
   document["new_tokens"] = options.new_tokens;
   document["load_seconds"] = engine.load_seconds();
   document["prefill_tokens_per_second"] = median_of(figures.reps, &Rep::prefill_rate);
@@ -231,6 +219,7 @@ Json document_of(const BenchOptions& options, const Engine& engine, const Figure
   document["bytes_per_token"] = bytes;
   document["weight_bytes_per_token"] = figures.weight_bytes;
   document["kv_bytes_per_token"] = figures.kv_bytes;
+  document["mamba_bytes_per_token"] = figures.mamba_bytes;
   document["read_bandwidth_bytes_per_second"] = figures.bandwidth;
   document["bandwidth_share"] = figures.bandwidth > 0 ? bytes * decode / figures.bandwidth : 0.0;
   document["peak_memory_bytes"] = figures.peak_memory_bytes;
@@ -250,7 +239,7 @@ Json document_of(const BenchOptions& options, const Engine& engine, const Figure
 void print_figures(Terminal* terminal, const BenchOptions& options, const Engine& engine,
                    const Figures& figures) {
   const double decode = median_of(figures.reps, &Rep::decode_rate);
-  const double bytes = static_cast<double>(figures.weight_bytes) + figures.kv_bytes;
+  const double bytes = figures.bytes_per_token();
   const auto spread = [&](double Rep::*field) {
     std::string text;
     for (const Rep& rep : figures.reps) {
@@ -265,14 +254,17 @@ void print_figures(Terminal* terminal, const BenchOptions& options, const Engine
                    {std::move(detail), Style::kDim}});
   };
   add("prefill", fmt::format("{:.1f} tokens/s", median_of(figures.reps, &Rep::prefill_rate)),
-      fmt::format("{} tokens; runs: {}", options.prompt_tokens, spread(&Rep::prefill_rate)));
+      fmt::format("{} tokens; runs: {}", options.prompt_tokens(), spread(&Rep::prefill_rate)));
   add("decode", fmt::format("{:.1f} tokens/s", decode),
       fmt::format("{} tokens; runs: {}", options.new_tokens, spread(&Rep::decode_rate)));
   add("first token", fmt::format("{:.3f} s", median_of(figures.reps, &Rep::first_token_seconds)),
       "");
   add("read per token", human_bytes(static_cast<size_t>(bytes)),
-      fmt::format("weights {}, keys and values {}", human_bytes(figures.weight_bytes),
-                  human_bytes(static_cast<size_t>(figures.kv_bytes))));
+      fmt::format("weights {}, keys and values {}{}", human_bytes(figures.weight_bytes),
+                  human_bytes(static_cast<size_t>(figures.kv_bytes)),
+                  figures.mamba_bytes > 0
+                      ? ", Mamba " + human_bytes(static_cast<size_t>(figures.mamba_bytes))
+                      : ""));
   add("bandwidth", fmt::format("{:.1f} GB/s", figures.bandwidth / 1e9),
       "read by all threads, measured in this run");
   add("share of it",
@@ -300,10 +292,14 @@ Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
   ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation));
   RETURN_IF_ERROR(check_length(*engine, options));
   const std::vector<TokenId> prompt =
-      bench_prompt(options.prompt_tokens, engine->model().config().vocab_size);
+      bench_prompt(options.prompt_tokens(), engine->model().config().vocab_size);
+  if (options.no_cache) {
+    return bench_no_cache({prompt, options.new_tokens, options.reps}, *engine, invocation);
+  }
   Figures figures;
   figures.weight_bytes = engine->model().weight_bytes_per_token();
-  figures.kv_bytes = kv_read_bytes(engine->model(), options.prompt_tokens, options.new_tokens);
+  figures.kv_bytes = kv_read_bytes(engine->model(), options.prompt_tokens(), options.new_tokens);
+  figures.mamba_bytes = mamba_read_bytes(engine->model());
   {
     ProgressBar bar(&invocation.terminal, true);
     const auto total = static_cast<uint64_t>(options.reps) + 1;
@@ -332,9 +328,9 @@ Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
 
 Action declare_bench(CLI::App& app) {
   auto options = std::make_shared<BenchOptions>();
-  app.add_option("-p,--prompt-tokens", options->prompt_tokens,
+  app.add_option("-p,--prompt-tokens", options->given_prompt_tokens,
                  "Length of the prompt, 1 to 1000000: random ids, the same on every machine. "
-                 "Default 512.")
+                 "Default 512; with --no-cache 16.")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000))
       ->group("Measurement");
@@ -350,6 +346,11 @@ Action declare_bench(CLI::App& app) {
   app.add_flag("--no-trace", options->no_trace,
                "Leaves out what a full trace (20 candidates, every stage of every step, written to "
                "a temporary file) adds to the time of a token.")
+      ->group("Measurement");
+  app.add_flag("--no-cache", options->no_cache,
+               "Why was it slow? Decodes the same tokens twice: with the state, and as a program "
+               "without one does, that reads the whole prefix again for every token. Gives both "
+               "times per token against the length.")
       ->group("Measurement");
   options->model.declare_source(app);
   options->model.declare_compute(app);
@@ -373,6 +374,7 @@ Command bench_command() {
       {{"bench", "the default model, 512 prompt tokens, 64 new ones"},
        {"bench --model ./my-model -p 2048 -n 128 --reps 5", "another model, longer and calmer"},
        {"bench --no-trace", "without what a trace costs, which takes ten runs more"},
+       {"bench --no-cache", "what the state saves: time per token with it and without it"},
        {"bench --threads 1 --json", "one thread, as JSON"}},
       declare_bench};
 }

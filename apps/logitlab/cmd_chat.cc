@@ -177,12 +177,15 @@ Status Chat::ask(const std::string& text) {
     terminal_.flush();
     say(memory_line(measure_memory(engine_, result)));
     say(fmt::format("{} reused_tokens={}", receipt_line(result), result.reused_prompt_tokens));
-    if (result.first().thinking_tokens > 0 && result.first().answer_tokens == 0) {
-      say(fmt::format("it thought ({} tokens) and then said nothing",
-                      result.first().thinking_tokens),
+    const ThinkingOutcome outcome = turn.answer.parts.front().outcome;
+    const std::string remark = thinking_remark(result.first(), outcome);
+    if (!remark.empty()) {
+      const bool is_cut = outcome == ThinkingOutcome::kCut;
+      say(remark + (is_cut ? "; /set max_new_tokens N allows more, /set thinking_budget N closes "
+                             "the thinking earlier"
+                           : ""),
           Style::kWarn);
-    }
-    if (result.first().stop_reason == StopReason::kLength) {
+    } else if (result.first().stop_reason == StopReason::kLength) {
       say(fmt::format("the answer was cut after {} tokens; /set max_new_tokens N allows more",
                       result.first().ids.size()),
           Style::kWarn);
@@ -193,6 +196,7 @@ Status Chat::ask(const std::string& text) {
   receipt["text"] = turn.answer.text();
   receipt["ids"] = result.first().ids;
   receipt["stop_reason"] = std::string(name(result.first().stop_reason));
+  add_thinking_json(result.first(), turn.answer.parts.front(), &receipt);
   turns_.push_back(std::move(receipt));
   return {};
 }

@@ -217,7 +217,8 @@ Json steps_json(const Tokenizer& tokenizer, const std::vector<StepRecord>& steps
   return out;
 }
 
-Json sequence_json(const SequenceResult& sequence, const std::string& text) {
+Json sequence_json(const SequenceResult& sequence, const std::string& text,
+                   const AnswerParts& parts) {
   Json out = Json::object();
   out["prompt"] = sequence.prompt;
   out["text"] = text;
@@ -225,8 +226,7 @@ Json sequence_json(const SequenceResult& sequence, const std::string& text) {
   out["stop_reason"] = std::string(name(sequence.stop_reason));
   out["stop_id"] = sequence.stop_id >= 0 ? Json(sequence.stop_id) : Json();
   out["stop_string"] = sequence.stop_string.empty() ? Json() : Json(sequence.stop_string);
-  out["thinking_tokens"] = sequence.thinking_tokens;
-  out["answer_tokens"] = sequence.answer_tokens;
+  add_thinking_json(sequence, parts, &out);
   if (!std::isnan(sequence.beam_score)) {
     out["beam_score"] = sequence.beam_score;
     out["beam_indices"] = sequence.beam_indices;
@@ -258,7 +258,8 @@ Json document_of(const GenerateCommandOptions& options, const Engine& engine, co
   document["stop_id"] = first.stop_id >= 0 ? Json(first.stop_id) : Json();
   document["sequences"] = Json::array();
   for (size_t i = 0; i < result.sequences.size(); ++i) {
-    document["sequences"].push_back(sequence_json(result.sequences[i], run.answer.texts[i]));
+    document["sequences"].push_back(
+        sequence_json(result.sequences[i], run.answer.texts[i], run.answer.parts[i]));
   }
   document["beam_stop"] = result.beam_stop.empty() ? Json() : Json(result.beam_stop);
   document["prompt"] = prompt_json(run.prompts.front());
@@ -355,14 +356,14 @@ void print_remarks(Terminal* terminal, const Run& run) {
     const SequenceResult& sequence = result.sequences[i];
     const std::string who =
         result.sequences.size() > 1 ? fmt::format("[{}] ", i + 1) : std::string();
-    if (sequence.thinking_tokens > 0 && sequence.answer_tokens == 0) {
-      warn(terminal,
-           fmt::format("{}it thought ({} tokens) and then said nothing{}", who,
-                       sequence.thinking_tokens,
-                       sequence.stop_reason == StopReason::kLength
-                           ? ": the limit of tokens came first; --max-new-tokens allows more, "
-                             "--thinking-budget closes the thinking earlier"
-                           : ""));
+    const ThinkingOutcome outcome = run.answer.parts[i].outcome;
+    const std::string remark = thinking_remark(sequence, outcome);
+    if (!remark.empty()) {
+      warn(terminal, fmt::format("{}{}{}", who, remark,
+                                 outcome == ThinkingOutcome::kCut
+                                     ? "; --max-new-tokens allows more, --thinking-budget closes "
+                                       "the thinking earlier"
+                                     : ""));
     }
   }
   if (run.answer.has_nan) {

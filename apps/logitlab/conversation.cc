@@ -1,22 +1,46 @@
 #include "conversation.h"
 
 #include <algorithm>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
 namespace logitlab {
 
+namespace {
+
+std::string trimmed(const std::string& text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const size_t from = text.find_first_not_of(kSpace);
+  return from == std::string::npos ? std::string()
+                                   : text.substr(from, text.find_last_not_of(kSpace) - from + 1);
+}
+
+// The thoughts apart from the answer, and both without the line breaks that templates put between.
+Json answer_message(const Answer& answer) {
+  const AnswerParts& parts = answer.parts.front();
+  if (parts.outcome == ThinkingOutcome::kNone) {
+    return message("assistant", answer.text());
+  }
+  Json out = message("assistant", trimmed(parts.answer));
+  out["reasoning_content"] = trimmed(parts.thinking);
+  return out;
+}
+
+}  // namespace
+
 Conversation::Conversation(Engine& engine, Json template_variables)
     : engine_(engine),
       variables_(std::move(template_variables)),
       state_(engine.model().make_state()) {}
 
-Result<RenderedPrompt> Conversation::render() const {
+Result<RenderedPrompt> Conversation::render(bool with_generation_prompt) const {
   ChatRequest request;
   request.messages = &messages_;
   request.variables = &variables_;
-  request.add_generation_prompt = true;
+  request.add_generation_prompt = with_generation_prompt;
   return render_prompt(*engine_.chat_template(), engine_.tokenizer(), request);
 }
 
@@ -31,15 +55,16 @@ Status Conversation::check_length(size_t n_tokens) const {
   return {};
 }
 
-// A template may render earlier turns in another way than they were generated (it trims, it drops
-// thoughts), so only the common start of the ids is still true.
-void Conversation::reuse(const std::vector<TokenId>& ids) {
-  const auto ends = std::mismatch(held_.begin(), held_.end(), ids.begin(), ids.end());
-  auto common = static_cast<size_t>(ends.first - held_.begin());
-  // At least one token goes through the model: its logits are where the answer starts.
-  common = std::min(common, ids.size() - 1);
-  state_.truncate(static_cast<int64_t>(common));
-  held_.resize(common);
+// Where the next turn's prompt will depart at the earliest: templates keep the messages, and often
+// change the answers' start (the thinking that the generation prompt opened comes back closed).
+int64_t Conversation::stable_length(const std::vector<TokenId>& ids) const {
+  const auto messages = render(false);
+  if (!messages) {
+    return 0;
+  }
+  const auto ends =
+      std::mismatch(ids.begin(), ids.end(), messages->ids.begin(), messages->ids.end());
+  return ends.first - ids.begin();
 }
 
 Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::string& text,
@@ -49,7 +74,7 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
     messages_.erase(messages_.size() - 1);
     return tl::unexpected<Error>(std::move(error));
   };
-  auto prompt = render();
+  auto prompt = render(true);
   if (!prompt) {
     return take_back(std::move(prompt).error());
   }
@@ -62,23 +87,28 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
   if (turn.prompt_ids.empty()) {
     return take_back({ErrorCode::kInvalidArgument, "the template made an empty prompt"});
   }
-  reuse(turn.prompt_ids);
+  // A template may render earlier turns in another way than they were generated (it trims, it drops
+  // thoughts), so only the common start of the ids is still true.
+  state_.take_back(turn.prompt_ids);
+  std::optional<DecodeState> snapshot;
+  const int64_t mark = state_.wants_snapshots() ? stable_length(turn.prompt_ids) : 0;
   AnswerRequest request;
-  request.prompts = {{turn.prompt_ids, &state_}};
+  request.prompts = {{turn.prompt_ids, &state_.state(), mark, &snapshot}};
   request.config = config;
   request.prints_text = prints_text;
   auto answer = stream_answer(engine_, invocation, request);
   // What the state holds is a prefix of prompt and answer, wherever it ended.
-  held_ = turn.prompt_ids;
+  std::vector<TokenId> read = turn.prompt_ids;
   if (answer) {
-    held_.insert(held_.end(), answer->result.first().ids.begin(), answer->result.first().ids.end());
+    read.insert(read.end(), answer->result.first().ids.begin(), answer->result.first().ids.end());
   }
-  const auto length = static_cast<size_t>(state_.length());
-  if (length > held_.size() || !answer) {
-    state_.truncate(0);
-    held_.clear();
+  if (!answer || state_.state().length() > static_cast<int64_t>(read.size())) {
+    state_.clear();
   } else {
-    held_.resize(length);
+    state_.hold(read);
+    if (snapshot) {
+      state_.keep(std::move(*snapshot));
+    }
   }
   if (!answer) {
     return take_back(std::move(answer).error());
@@ -87,7 +117,7 @@ Result<Conversation::Turn> Conversation::ask(Invocation& invocation, const std::
   if (turn.answer.result.first().ids.empty()) {
     messages_.erase(messages_.size() - 1);
   } else {
-    messages_.push_back(message("assistant", turn.answer.text()));
+    messages_.push_back(answer_message(turn.answer));
   }
   return turn;
 }
@@ -99,8 +129,7 @@ void Conversation::reset() {
   if (has_system) {
     messages_.push_back(system);
   }
-  state_.truncate(0);
-  held_.clear();
+  state_.clear();
 }
 
 void Conversation::set_system(const std::string& text) {
@@ -108,8 +137,7 @@ void Conversation::set_system(const std::string& text) {
   if (!text.empty()) {
     messages_.push_back(message("system", text));
   }
-  state_.truncate(0);
-  held_.clear();
+  state_.clear();
 }
 
 }  // namespace logitlab

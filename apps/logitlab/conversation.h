@@ -10,6 +10,7 @@
 #include "chat_prompt.h"
 #include "command.h"
 #include "engine/engine.h"
+#include "generate/reusable_state.h"
 #include "streamed_answer.h"
 
 namespace logitlab {
@@ -24,9 +25,10 @@ class Conversation {
     std::vector<TokenId> prompt_ids;
   };
   // Adds the user's message, renders the whole conversation anew, keeps as much of the state as
-  // agrees with it, and streams the answer. On an error, and when it was stopped before the first
-  // token, the conversation is as before. kInvalidArgument when it has become longer than the
-  // model's positions.
+  // agrees with it, and streams the answer. Thoughts go into the answer's message as
+  // "reasoning_content", so that the template decides what becomes of them. On an error, and when
+  // it was stopped before the first token, the conversation is as before. kInvalidArgument when it
+  // has become longer than the model's positions.
   [[nodiscard]] Result<Turn> ask(Invocation& invocation, const std::string& text,
                                  const GenerationConfig& config, bool prints_text);
 
@@ -38,15 +40,14 @@ class Conversation {
   [[nodiscard]] const Json& messages() const { return messages_; }
 
  private:
-  [[nodiscard]] Result<RenderedPrompt> render() const;
+  [[nodiscard]] Result<RenderedPrompt> render(bool with_generation_prompt) const;
   [[nodiscard]] Status check_length(size_t n_tokens) const;
-  void reuse(const std::vector<TokenId>& ids);
+  [[nodiscard]] int64_t stable_length(const std::vector<TokenId>& ids) const;
 
   Engine& engine_;
   Json variables_;
   Json messages_ = Json::array();
-  DecodeState state_;
-  std::vector<TokenId> held_;  // the ids that state_ holds
+  ReusableState state_;
 };
 
 }  // namespace logitlab

@@ -78,6 +78,30 @@ Result<std::string> text_of(const Engine& engine, Terminal* terminal, bool shows
   return stream.finish();
 }
 
+Result<AnswerParts> parts_of(const Engine& engine, bool shows_special,
+                             std::span<const TokenId> prompt, const SequenceResult& sequence) {
+  ThinkingCounter counter(engine.thinking_ids(), prompt);
+  std::vector<TokenId> thinking;
+  std::vector<TokenId> answer;
+  const std::optional<ThinkingIds> marks = engine.thinking_ids();
+  for (size_t i = 0; i < sequence.ids.size(); ++i) {
+    const TokenId id = sequence.ids[i];
+    const bool is_end = sequence.stop_reason == StopReason::kEos && i + 1 == sequence.ids.size();
+    const bool is_inside = counter.push(id, is_end);
+    const bool is_mark = is_inside && (id == marks->open || id == marks->close);
+    if (!is_mark) {
+      (is_inside ? thinking : answer).push_back(id);
+    }
+  }
+  AnswerParts parts;
+  ASSIGN_OR_RETURN(parts.thinking, engine.tokenizer().decode(thinking, !shows_special));
+  ASSIGN_OR_RETURN(parts.answer, engine.tokenizer().decode(answer, !shows_special));
+  ASSIGN_OR_RETURN(const std::string plain, engine.tokenizer().decode(answer, true));
+  parts.outcome =
+      thinking_outcome(sequence, plain.find_first_not_of(" \t\r\n") == std::string::npos);
+  return parts;
+}
+
 bool is_lone(const AnswerRequest& request, const GenerationConfig& config) {
   return request.prompts.size() == 1 && config.num_return_sequences.value_or(1) == 1 &&
          config.num_beams.value_or(1) == 1;
@@ -112,6 +136,9 @@ Result<Answer> stream_answer(Engine& engine, Invocation& invocation, const Answe
                          ? stream.finish()
                          : text_of(engine, &terminal, request.shows_special, sequence.ids));
     answer.texts.push_back(std::move(text));
+    const auto& prompt = request.prompts[static_cast<size_t>(sequence.prompt)];
+    ASSIGN_OR_RETURN(answer.parts.emplace_back(),
+                     parts_of(engine, request.shows_special, prompt.ids, sequence));
   }
   return answer;
 }
@@ -121,6 +148,36 @@ double decode_rate(const GenerationResult& result) {
   return n_later > 0 && result.decode_seconds > 0
              ? static_cast<double>(n_later) / result.decode_seconds
              : 0;
+}
+
+std::string thinking_remark(const SequenceResult& sequence, ThinkingOutcome outcome) {
+  switch (outcome) {
+    case ThinkingOutcome::kNone:
+    case ThinkingOutcome::kAnswered:
+      return "";
+    case ThinkingOutcome::kSaidNothing:
+      return fmt::format("it thought ({} tokens) and then said nothing (stop={})",
+                         sequence.thinking_tokens, name(sequence.stop_reason));
+    case ThinkingOutcome::kCut:
+      return fmt::format(
+          "the limit of tokens came inside the thinking ({} tokens): there is no answer",
+          sequence.thinking_tokens);
+    case ThinkingOutcome::kBrokenOff:
+      return fmt::format("it ended inside the thinking ({} tokens, stop={}): there is no answer",
+                         sequence.thinking_tokens, name(sequence.stop_reason));
+  }
+  return "";
+}
+
+void add_thinking_json(const SequenceResult& sequence, const AnswerParts& parts, Json* out) {
+  const bool has_thinking = parts.outcome != ThinkingOutcome::kNone;
+  const std::string remark = thinking_remark(sequence, parts.outcome);
+  (*out)["thinking_tokens"] = sequence.thinking_tokens;
+  (*out)["answer_tokens"] = sequence.answer_tokens;
+  (*out)["thinking_outcome"] = has_thinking ? Json(std::string(name(parts.outcome))) : Json();
+  (*out)["thinking_remark"] = remark.empty() ? Json() : Json(remark);
+  (*out)["thinking_text"] = has_thinking ? Json(parts.thinking) : Json();
+  (*out)["answer_text"] = has_thinking ? Json(parts.answer) : Json();
 }
 
 std::string receipt_line(const GenerationResult& result) {

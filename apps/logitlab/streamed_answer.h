@@ -9,6 +9,7 @@
 
 #include "command.h"
 #include "engine/engine.h"
+#include "generate/thinking.h"
 #include "sampling/distribution.h"
 #include "sampling/effective_config.h"
 
@@ -31,9 +32,18 @@ struct StepRecord {
   std::vector<Alternative> alternatives;  // best first, of the raw logits
 };
 
+// A sequence's text in two parts, divided where the ids of the marks stand. Without thinking the
+// answer is all of it.
+struct AnswerParts {
+  std::string thinking;  // without the marks
+  std::string answer;
+  ThinkingOutcome outcome = ThinkingOutcome::kNone;
+};
+
 struct Answer {
   GenerationResult result;
   std::vector<std::string> texts;  // one per sequence
+  std::vector<AnswerParts> parts;  // one per sequence
   std::vector<StepRecord> steps;   // with n_alternatives > 0, in the order of their making
   EffectiveConfig settings;
   bool was_streamed = false;  // its text is on standard output already
@@ -46,6 +56,13 @@ struct Answer {
 // standard output that went away ends it too.
 [[nodiscard]] Result<Answer> stream_answer(Engine& engine, Invocation& invocation,
                                            const AnswerRequest& request);
+
+// What a person should know of how the thinking ended, one sentence; empty when an answer followed
+// or there was none.
+[[nodiscard]] std::string thinking_remark(const SequenceResult& sequence, ThinkingOutcome outcome);
+// Adds "thinking_tokens", "answer_tokens", "thinking_outcome" (a name or null), "thinking_remark",
+// "thinking_text" and "answer_text" (null without thinking) to an object.
+void add_thinking_json(const SequenceResult& sequence, const AnswerParts& parts, Json* out);
 
 // "prompt_tokens=9 new_tokens=12 first_token_s=0.05 tok_per_s=60.2 peak_memory_mib=410
 // stop=eos_token", with thinking_tokens and answer_tokens where there was thinking and sequences

@@ -306,6 +306,44 @@ class OtherCommands(CliCase):
         self.assertIsNone(document["trace_overhead_share"])
         self.assertIsNone(document["trace_bytes_per_token"])
 
+    def test_bench_with_the_state_and_without(self):
+        document = self.run_json("bench", "--no-cache", "-p", 8, "-n", 40, "--reps", 2, "--model",
+                                 self.model)
+        self.assertEqual(document["lengths"], list(range(9, 49)))
+        for side in ("cached", "uncached"):
+            steps = document[side]["step_seconds"]
+            self.assertEqual(len(steps), 40)
+            self.assertGreater(min(steps), 0)
+            totals = sorted(rep[f"{side}_seconds"] for rep in document["reps"])
+            self.assertAlmostEqual(document[side]["seconds"], sum(totals) / 2)
+            self.assertAlmostEqual(document[side]["tokens_per_second"] * sum(totals) / 2, 40)
+        self.assertAlmostEqual(
+            document["ratio"], document["uncached"]["seconds"] / document["cached"]["seconds"])
+        # The state changes the time alone.
+        self.assertEqual((document["same_tokens"], document["compared_tokens"]), (80, 80))
+
+    def test_bench_without_the_state_reads_more(self):
+        # 1500 tokens against one: no noise of a machine makes up for it.
+        document = self.run_json("bench", "--no-cache", "-p", 1500, "-n", 3, "--reps", 1,
+                                 "--model", self.model)
+        self.assertGreater(document["ratio"], 3)
+
+    def test_bench_shows_both_curves(self):
+        text = self.run_ok("bench", "--no-cache", "-p", 300, "-n", 30, "--reps", 1, "--model",
+                           self.model)
+        self.assertIn("times slower", text)
+        self.assertIn("30 of 30 steps", text)
+        chart = text[text.index("ms a token"):].splitlines()
+        self.assertEqual(len(chart), 13)
+        rows = [line.partition("|")[2] for line in chart[1:11]]
+        self.assertEqual(sum(row.count("*") for row in rows), 30)
+        self.assertIn("o", "".join(rows))
+        self.assertTrue(all(len(line) <= 80 for line in text.splitlines()), text)
+        narrow = self.run_ok("bench", "--no-cache", "-p", 4, "-n", 30, "--reps", 1, "--model",
+                             self.model, env=self.environment(COLUMNS="20"))
+        self.assertNotIn("ms a token", narrow)
+        self.assertEqual(self.run_cli("bench", "--no-cache", "-n", 0).returncode, 2)
+
     def test_first_contact(self):
         text = self.run_ok("first-contact", "--model", self.model)
         self.assertIn("Hello. In one sentence, who are you?", text)

@@ -16,6 +16,10 @@ FEED_FORWARD = 48
 POSITIONS = 1_000_000
 SPECIAL_TOKENS = ["<|end|>", "<|start|>", "<pad>", "<unk>"]  # ids 256 to 259
 END_ID = 256
+# With thinking=True the last two ids are the marks of thinking.
+THINKING_TOKENS = ["<|end|>", "<|start|>", "<think>", "</think>"]
+OPEN_ID = 258
+CLOSE_ID = 259
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -25,6 +29,18 @@ TEMPLATE = (
     "{% if enable_thinking is defined %}{{ 'think:' + (enable_thinking | string) + '\n' }}{% endif %}"
     "{% if mood is defined %}{{ 'mood:' + mood + '\n' }}{% endif %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+
+# Thoughts of earlier turns are dropped; the model's turn begins inside its thinking, unless told.
+THINKING_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{{ '<think></think>' }}{% endif %}"
+    "{{ message['content'] + '<|end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n<think>' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '</think>' }}"
+    "{% else %}{{ '\n' }}{% endif %}{% endif %}"
 )
 
 
@@ -38,10 +54,10 @@ def byte_characters():
     return [table[byte] for byte in range(256)]
 
 
-def tokenizer_json():
+def tokenizer_json(special_tokens=tuple(SPECIAL_TOKENS)):
     vocab = {character: byte for byte, character in enumerate(byte_characters())}
     added = []
-    for index, content in enumerate(SPECIAL_TOKENS):
+    for index, content in enumerate(special_tokens):
         vocab[content] = 256 + index
         added.append({"id": 256 + index, "content": content, "single_word": False, "lstrip": False,
                       "rstrip": False, "normalized": False, "special": True})
@@ -81,7 +97,8 @@ def tensor_shapes():
     return shapes
 
 
-def write_safetensors(path, shapes, seed):
+def write_safetensors(path, shapes, seed, constants={}):
+    """Vectors are all 1, or what `constants` gives the last part of their name."""
     generator = random.Random(seed)
     header = {}
     data = bytearray()
@@ -91,7 +108,7 @@ def write_safetensors(path, shapes, seed):
             count *= size
         is_norm = len(shape) == 1
         values = array.array(
-            "f", (1.0 if is_norm else generator.gauss(0, 0.3) for _ in range(count)))
+            "f", (constants.get(name.rpartition(".")[2], 1.0) if is_norm else generator.gauss(0, 0.3) for _ in range(count)))
         header[name] = {"dtype": "F32", "shape": shape,
                         "data_offsets": [len(data), len(data) + 4 * count]}
         data += values.tobytes()
@@ -100,16 +117,17 @@ def write_safetensors(path, shapes, seed):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_model(folder, *, with_template=True, seed=1, shards=1):
+def write_model(folder, *, with_template=True, seed=1, shards=1, thinking=False):
     """A model folder; with `shards` > 1 the weights are split and have an index."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config_json()))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": END_ID}))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
-    tokenizer_config = {"eos_token": "<|end|>", "pad_token": "<pad>"}
+    special_tokens = THINKING_TOKENS if thinking else SPECIAL_TOKENS
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(special_tokens)))
+    tokenizer_config = {"eos_token": "<|end|>", "pad_token": "<|end|>" if thinking else "<pad>"}
     if with_template:
-        tokenizer_config["chat_template"] = TEMPLATE
+        tokenizer_config["chat_template"] = THINKING_TEMPLATE if thinking else TEMPLATE
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     shapes = tensor_shapes()
     if shards == 1:

@@ -105,6 +105,7 @@ struct WeightEntry {
   DType resident = DType::kF32;  // as the kernels read it
   size_t bytes = 0;              // resident
   bool is_mapped = false;        // read from the file's mapping; false: a copy in memory
+  bool is_values = false;        // a norm, a bias or the like: float32 whatever the file has
 };
 
 // What a sequence's state takes.
@@ -140,7 +141,7 @@ class Model {
   // What was read around, one line each (an index whose total_size does not fit).
   [[nodiscard]] virtual const std::vector<std::string>& warnings() const = 0;
   // Bytes of weights that one decode step of one sequence reads: the embedding row, not the table;
-  // of a mixture's experts the chosen ones.
+  // of a mixture's experts the chosen ones; norms, biases and the like in the type of the file.
   [[nodiscard]] virtual size_t weight_bytes_per_token() const = 0;
   // Bytes of state for a sequence of n positions.
   [[nodiscard]] virtual size_t state_bytes(int64_t n_positions) const = 0;

@@ -201,8 +201,8 @@ Result<Linear> WeightStore::linear(std::string_view weight_name, std::string_vie
 void WeightStore::record(const TensorEntry& entry, const Tensor& resident, bool is_mapped,
                          ByTensor* index) {
   index->emplace(&entry, entries_.size());
-  entries_.push_back(
-      {entry.name, entry.shape, entry.dtype, resident.dtype, resident.bytes(), is_mapped});
+  entries_.push_back({entry.name, entry.shape, entry.dtype, resident.dtype, resident.bytes(),
+                      is_mapped, index == &value_lists_});
   resident_.push_back(resident);
 }
 

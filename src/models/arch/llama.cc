@@ -10,6 +10,7 @@
 #include "formats/hf_config.h"
 #include "models/batch.h"
 #include "models/gguf_keys.h"
+#include "models/weight_totals.h"
 #include "nn/layers.h"
 
 namespace logitlab {
@@ -320,6 +321,7 @@ struct Weights {
   std::vector<Layer> layers;
   RmsNorm final_norm;
   Linear head;
+  bool is_tied = false;
 };
 
 std::string weight_name(std::string_view stem) {
@@ -371,9 +373,10 @@ Result<Weights> bind(const ModelConfig& config, const Names& names, WeightStore*
   const std::string embedding = weight_name(names.embedding);
   ASSIGN_OR_RETURN(weights.embedding, store->matrix(embedding, config.vocab_size, d, Op::kEmbed));
   // A file without a head is tied, whatever its flag says; a tied one's own head does not count.
-  const bool is_tied = config.tie_word_embeddings || !store->has(weight_name(names.head));
-  ASSIGN_OR_RETURN(weights.head.weight, store->matrix(is_tied ? embedding : weight_name(names.head),
-                                                      config.vocab_size, d, Op::kLinear));
+  weights.is_tied = config.tie_word_embeddings || !store->has(weight_name(names.head));
+  ASSIGN_OR_RETURN(weights.head.weight,
+                   store->matrix(weights.is_tied ? embedding : weight_name(names.head),
+                                 config.vocab_size, d, Op::kLinear));
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     ASSIGN_OR_RETURN(Layer layer, bind_layer(config, names, i, store));
     weights.layers.push_back(layer);
@@ -390,7 +393,8 @@ class LlamaModel final : public Model {
       : config_(std::move(config)),
         weights_(std::move(weights)),
         rope_(std::move(rope)),
-        store_(std::move(store)) {}
+        store_(std::move(store)),
+        totals_(weight_totals(store_.entries(), weights_.embedding, !weights_.is_tied)) {}
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] const std::vector<WeightEntry>& weights() const override {
@@ -400,21 +404,9 @@ class LlamaModel final : public Model {
     return store_.warnings();
   }
   [[nodiscard]] const WeightStore* weight_store() const override { return &store_; }
-  [[nodiscard]] int64_t parameter_count() const override {
-    int64_t count = 0;
-    for (const WeightEntry& entry : store_.entries()) {
-      count += entry.shape.elements();
-    }
-    return count;
-  }
+  [[nodiscard]] int64_t parameter_count() const override { return totals_.parameter_count; }
   [[nodiscard]] size_t weight_bytes_per_token() const override {
-    size_t bytes = 0;
-    for (const WeightEntry& entry : store_.entries()) {
-      bytes += entry.bytes;
-    }
-    const bool has_own_head = weights_.head.weight.data != weights_.embedding.data;
-    return has_own_head ? bytes - weights_.embedding.bytes() + weights_.embedding.row_stride_bytes()
-                        : bytes;
+    return totals_.weight_bytes_per_token;
   }
   [[nodiscard]] size_t state_bytes(int64_t n_positions) const override {
     return KvCache::bytes_for(kv_shape(), n_positions);
@@ -436,6 +428,7 @@ class LlamaModel final : public Model {
   Weights weights_;
   Rope rope_;
   WeightStore store_;
+  WeightTotals totals_;
 };
 
 Result<Logits> LlamaModel::forward(ExecContext& context,
@@ -498,19 +491,7 @@ Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* s
                    bind(config, kind == ModelKind::kGguf ? kGgufNames : kHfNames, store));
   ASSIGN_OR_RETURN(const Rope rope, make_rope(config, kind, store));
   ModelPlan plan;
-  const bool is_tied =
-      config.tie_word_embeddings ||
-      !store->has(weight_name(kind == ModelKind::kGguf ? kGgufNames.head : kHfNames.head));
-  for (const WeightEntry& entry : store->entries()) {
-    plan.parameter_count += entry.shape.elements();
-    plan.weight_bytes += entry.bytes;
-  }
-  const size_t row = weights.embedding.row_stride_bytes();
-  plan.weight_bytes_per_token =
-      is_tied ? plan.weight_bytes : plan.weight_bytes - weights.embedding.bytes() + row;
-  plan.active_parameter_count =
-      is_tied ? plan.parameter_count
-              : plan.parameter_count - weights.embedding.shape.elements() + config.hidden_size;
+  weight_totals(store->entries(), weights.embedding, !weights.is_tied).fill(&plan);
   plan.state.position_bytes = KvCache::bytes_for(kv_shape_of(config), KvCache::kPagePositions) /
                               static_cast<size_t>(KvCache::kPagePositions);
   return plan;

@@ -11,6 +11,7 @@
 
 #include "models/batch.h"
 #include "models/gguf_keys.h"
+#include "models/weight_totals.h"
 #include "nn/layers.h"
 #include "nn/mamba2.h"
 #include "nn/moe.h"
@@ -340,33 +341,13 @@ std::vector<LayerStateKind> state_kinds_of(const ModelConfig& config) {
   return kinds;
 }
 
-// Parameters and bytes of all weights, and of those that one token goes through.
-struct Totals {
-  int64_t parameters = 0;
-  int64_t active_parameters = 0;
-  size_t bytes = 0;
-  size_t bytes_per_token = 0;
-};
-
-Totals totals_of(const Weights& weights, const std::vector<WeightEntry>& entries) {
-  Totals totals;
-  for (const WeightEntry& entry : entries) {
-    totals.parameters += entry.shape.elements();
-    totals.bytes += entry.bytes;
-  }
-  totals.active_parameters = totals.parameters;
-  totals.bytes_per_token = totals.bytes;
-  if (weights.has_own_head) {
-    totals.active_parameters -= weights.embedding.shape.elements() - weights.embedding.columns();
-    totals.bytes_per_token -= weights.embedding.bytes() - weights.embedding.row_stride_bytes();
-  }
+WeightTotals totals_of(const Weights& weights, const std::vector<WeightEntry>& entries) {
+  WeightTotals totals = weight_totals(entries, weights.embedding, weights.has_own_head);
   for (const Layer& layer : weights.layers) {
     if (const auto* moe = std::get_if<MixtureOfExperts>(&layer.mixer)) {
       const int64_t idle = moe->routing.n_experts - moe->routing.n_chosen;
-      totals.active_parameters -=
-          idle * (moe->up.front().shape.elements() + moe->down.front().shape.elements());
-      totals.bytes_per_token -=
-          static_cast<size_t>(idle) * (moe->up.front().bytes() + moe->down.front().bytes());
+      totals.leave_out(idle, moe->up);
+      totals.leave_out(idle, moe->down);
     }
   }
   return totals;
@@ -390,8 +371,10 @@ class NemotronHModel final : public Model {
     return store_.warnings();
   }
   [[nodiscard]] const WeightStore* weight_store() const override { return &store_; }
-  [[nodiscard]] int64_t parameter_count() const override { return totals_.parameters; }
-  [[nodiscard]] size_t weight_bytes_per_token() const override { return totals_.bytes_per_token; }
+  [[nodiscard]] int64_t parameter_count() const override { return totals_.parameter_count; }
+  [[nodiscard]] size_t weight_bytes_per_token() const override {
+    return totals_.weight_bytes_per_token;
+  }
   [[nodiscard]] size_t state_bytes(int64_t n_positions) const override {
     return KvCache::bytes_for(kv_shape_of(config_), n_positions) +
            MambaState::bytes_for(mamba_shape_of(config_));
@@ -406,7 +389,7 @@ class NemotronHModel final : public Model {
   ModelConfig config_;
   Weights weights_;
   WeightStore store_;
-  Totals totals_;
+  WeightTotals totals_;
 };
 
 Result<Logits> NemotronHModel::forward(ExecContext& context,
@@ -447,12 +430,8 @@ Result<Logits> NemotronHModel::forward(ExecContext& context,
 
 Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* store) {
   ASSIGN_OR_RETURN(const Weights weights, bind(config, kind, store));
-  const Totals totals = totals_of(weights, store->entries());
   ModelPlan plan;
-  plan.parameter_count = totals.parameters;
-  plan.active_parameter_count = totals.active_parameters;
-  plan.weight_bytes = totals.bytes;
-  plan.weight_bytes_per_token = totals.bytes_per_token;
+  totals_of(weights, store->entries()).fill(&plan);
   plan.state.fixed_bytes = MambaState::bytes_for(mamba_shape_of(config));
   plan.state.position_bytes = KvCache::bytes_for(kv_shape_of(config), KvCache::kPagePositions) /
                               static_cast<size_t>(KvCache::kPagePositions);

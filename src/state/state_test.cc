@@ -1,5 +1,6 @@
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "state/decode_state.h"
@@ -109,6 +110,128 @@ TEST(DecodeState, NumbersAttentionLayersAmongTheOthers) {
   EXPECT_EQ(fork.length(), 3);
   EXPECT_EQ(state.length(), 1);
   EXPECT_EQ(state.kv().length(), 1);
+}
+
+// ---- Mamba layers ------------------------------------------------------------------------------
+
+constexpr MambaStateShape kMamba{
+    .n_layers = 2,
+    .mixer = {.n_heads = 4, .head_dim = 3, .state_size = 5, .n_groups = 2, .conv_kernel = 4}};
+
+// Every number of the state, layer by layer.
+std::vector<float> content(MambaState* state) {
+  std::vector<float> values;
+  for (int64_t layer = 0; layer < kMamba.n_layers; ++layer) {
+    values.insert(values.end(), state->conv(layer), state->conv(layer) + kMamba.conv_floats());
+    values.insert(values.end(), state->ssm(layer), state->ssm(layer) + kMamba.ssm_floats());
+  }
+  return values;
+}
+
+void fill(MambaState* state, float salt) {
+  for (int64_t layer = 0; layer < kMamba.n_layers; ++layer) {
+    for (int64_t i = 0; i < kMamba.conv_floats(); ++i) {
+      state->conv(layer)[i] = marker(layer, i, 0, salt);
+    }
+    for (int64_t i = 0; i < kMamba.ssm_floats(); ++i) {
+      state->ssm(layer)[i] = -marker(layer, i, 1, salt);
+    }
+  }
+}
+
+TEST(MambaState, TakesTheSameMemoryWhateverTheLength) {
+  // Per layer 3 older inputs of 12 + 2 * 2 * 5 channels, and 12 x 5 sums.
+  EXPECT_EQ(MambaState::bytes_for(kMamba), 2U * (3 * 32 + 60) * sizeof(float));
+  EXPECT_EQ(MambaState::bytes_for({}), 0U);
+  MambaState state(kMamba);
+  EXPECT_EQ(state.bytes(), 0U) << "no memory before it is asked for";
+  ASSERT_TRUE(state.make_writable());
+  EXPECT_EQ(state.bytes(), MambaState::bytes_for(kMamba));
+  for (const float value : content(&state)) {
+    ASSERT_EQ(value, 0.0F);
+  }
+  fill(&state, 0.5F);
+  const std::vector<float> before = content(&state);
+  ASSERT_TRUE(state.make_writable()) << "already its own";
+  EXPECT_EQ(content(&state), before);
+  state.reset();
+  EXPECT_EQ(state.bytes(), 0U);
+  ASSERT_TRUE(state.make_writable());
+  EXPECT_EQ(content(&state), std::vector<float>(before.size(), 0.0F));
+}
+
+TEST(MambaState, ForksShareUntilOneIsWritten) {
+  MambaState state(kMamba);
+  ASSERT_TRUE(state.make_writable());
+  fill(&state, 0);
+  const std::vector<float> before = content(&state);
+  const float* const memory = state.ssm(0);
+  MambaState fork = state.fork();
+  EXPECT_EQ(fork.bytes(), state.bytes());
+  ASSERT_TRUE(fork.make_writable());
+  EXPECT_NE(fork.ssm(0), memory) << "a copy of its own";
+  ASSERT_TRUE(state.make_writable());
+  EXPECT_EQ(state.ssm(0), memory) << "the only holder keeps the memory";
+  fill(&fork, 0.25F);
+  EXPECT_EQ(content(&state), before);
+  EXPECT_NE(content(&fork), before);
+}
+
+TEST(MambaState, SaysHowMuchMemoryIsNotThere) {
+  MambaStateShape shape = kMamba;
+  shape.mixer.state_size = int64_t{1} << 50;
+  shape.mixer.n_groups = 1;
+  MambaState state(shape);
+  const Status status = state.make_writable();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(status.error().message.find(fmt::format("{} bytes", MambaState::bytes_for(shape))),
+            std::string::npos)
+      << status.error().message;
+  EXPECT_EQ(state.bytes(), 0U);
+}
+
+DecodeState hybrid_state() {
+  return DecodeState({LayerStateKind::kMamba, LayerStateKind::kNone, LayerStateKind::kKv,
+                      LayerStateKind::kMamba, LayerStateKind::kKv},
+                     kShape, kMamba);
+}
+
+TEST(DecodeState, NumbersTheLayersOfEachKind) {
+  const DecodeState state = hybrid_state();
+  EXPECT_EQ(state.mamba_layer(0), 0);
+  EXPECT_EQ(state.mamba_layer(3), 1);
+  EXPECT_EQ(state.kv_layer(2), 0);
+  EXPECT_EQ(state.kv_layer(4), 1);
+  EXPECT_DEATH((void)state.mamba_layer(2), "layer 2 keeps no SSM state");
+  EXPECT_DEATH((void)state.kv_layer(1), "layer 1 keeps no keys");
+  EXPECT_DEATH(DecodeState({LayerStateKind::kMamba}, {}, kMamba), "1 Mamba layers, shape has 2");
+}
+
+TEST(DecodeState, ARunningSummaryGoesBackByItsSnapshotsAlone) {
+  DecodeState state = hybrid_state();
+  EXPECT_FALSE(state.can_truncate());
+  ASSERT_TRUE(state.reserve(2));
+  fill(&state.mamba(), 0);
+  state.advance(2);
+  const std::vector<float> before = content(&state.mamba());
+  EXPECT_EQ(state.bytes(), KvCache::bytes_for(kShape, 2) + MambaState::bytes_for(kMamba));
+  EXPECT_DEATH(state.truncate(1), "cannot go back from 2 to 1");
+  state.truncate(2);
+  EXPECT_EQ(state.length(), 2);
+  const DecodeState snapshot = state.fork();
+  ASSERT_TRUE(state.reserve(1));
+  fill(&state.mamba(), 0.5F);
+  state.advance(1);
+  state.restore(snapshot);
+  EXPECT_EQ(state.length(), 2);
+  ASSERT_TRUE(state.reserve(1));
+  EXPECT_EQ(content(&state.mamba()), before);
+  state.restore(snapshot);
+  EXPECT_EQ(state.length(), 2) << "a snapshot can be used again";
+  state.truncate(0);
+  EXPECT_EQ(state.length(), 0);
+  EXPECT_EQ(state.mamba().bytes(), 0U);
 }
 
 }  // namespace

@@ -289,7 +289,8 @@ void print_figures(Terminal* terminal, const BenchOptions& options, const Engine
 
 Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
   InterruptGuard interrupts;
-  ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation));
+  // Ids alone go through the model.
+  ASSIGN_OR_RETURN(const auto engine, options.model.load(invocation, {}, TextNeed::kOptional));
   RETURN_IF_ERROR(check_length(*engine, options));
   const std::vector<TokenId> prompt =
       bench_prompt(options.prompt_tokens(), engine->model().config().vocab_size);

@@ -116,8 +116,8 @@ Result<ModelSource> ModelOptions::resolve() const {
   return resolve_model(model, options);
 }
 
-Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation,
-                                                   CheckSettings check) const {
+Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation, CheckSettings check,
+                                                   TextNeed text) const {
   ProgressBar bar(&invocation.terminal, true);
   EngineOptions options;
   options.model = model;
@@ -132,6 +132,7 @@ Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation,
   options.weights = weights;
   options.offload = offload;
   options.threads = threads;
+  options.text = text;
   options.progress = &bar;
   options.check_settings = std::move(check);
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::load(options));

@@ -35,10 +35,11 @@ struct ModelOptions {
   // The files; nothing is read but their names.
   [[nodiscard]] Result<ModelSource> resolve() const;
   // Loads all of it, with a progress bar on standard error when that is a terminal, and notes what
-  // the model warns of. `check`: as EngineOptions::check_settings.
+  // the model warns of. `check`, `text`: as in EngineOptions.
   using CheckSettings = std::function<Status(const GenerationConfig&, const ModelConfig&)>;
   [[nodiscard]] Result<std::unique_ptr<Engine>> load(Invocation& invocation,
-                                                     CheckSettings check = {}) const;
+                                                     CheckSettings check = {},
+                                                     TextNeed text = TextNeed::kRequired) const;
 };
 
 // Which bytes a result came from: FNV-1a (64 bit) over name, length, first and last MiB of every

@@ -25,6 +25,16 @@ class Hybrid(CliCase):
                                  "--model", self.hybrid)
         self.assertEqual((document["same_tokens"], document["compared_tokens"]), (30, 30))
 
+    def test_bench_needs_no_tokenizer(self):
+        folder = tiny_hybrid.write_model(self.folder / "bare")
+        (folder / "tokenizer.json").unlink()
+        document = self.run_json("bench", "-p", 8, "-n", 4, "--reps", 1, "--model", folder)
+        self.assertGreater(document["trace_bytes_per_token"], 0)
+        document = self.run_json("bench", "--no-cache", "-p", 8, "-n", 4, "--reps", 1, "--model",
+                                 folder)
+        self.assertEqual(document["same_tokens"], 4)
+        self.assertIn("tokenizer.json", self.refused(3, "generate", "Hi", "--model", folder))
+
     def test_bench_counts_the_state(self):
         document = self.run_json("bench", "-p", 8, "-n", 4, "--reps", 1, "--no-trace", "--model",
                                  self.hybrid)

@@ -3,23 +3,18 @@
 #include <algorithm>
 #include <array>
 
+#include "nn/work_rows.h"
+
 namespace logitlab {
-namespace {
-
-std::vector<float> floats(int64_t rows, int64_t columns) {
-  return std::vector<float>(static_cast<size_t>(rows * columns));
-}
-
-}  // namespace
 
 void Attention::apply(ExecContext& context, const Rope* rope, const ForwardRows& rows,
                       int64_t layer, const float* x, float* residual) const {
   const Backend& backend = context.backend;
   const int64_t n = rows.rows;
   const int64_t head_dim = shape.head_dim;
-  std::vector<float> queries = floats(n, q.out());
-  std::vector<float> keys = floats(n, k.out());
-  std::vector<float> values = floats(n, v.out());
+  WorkRows queries(n, q.out());
+  WorkRows keys(n, k.out());
+  WorkRows values(n, v.out());
   const std::array<LinearPart, 3> parts = {q.part(queries.data()), k.part(keys.data()),
                                            v.part(values.data())};
   backend.linear(context, x, n, parts);
@@ -39,12 +34,11 @@ void Attention::apply(ExecContext& context, const Rope* rope, const ForwardRows&
     const auto r = static_cast<size_t>(row);
     KvCache& kv = rows.states[r]->kv();
     const int64_t kv_layer = rows.states[r]->kv_layer(layer);
-    kv.store(kv_layer, rows.positions[r], keys.data() + row * k.out(),
-             values.data() + row * v.out());
+    kv.store(kv_layer, rows.positions[r], keys.row(row), values.row(row));
     const int64_t first = window > 0 ? std::max<int64_t>(0, rows.positions[r] - window + 1) : 0;
     spans[r] = {&kv.view(kv_layer), first, rows.positions[r]};
   }
-  std::vector<float> mixed = floats(n, q.out());
+  WorkRows mixed(n, q.out());
   backend.attention(context, queries.data(), spans, shape, mixed.data());
   const LinearPart out = o.part(residual, /*accumulate=*/true);
   backend.linear(context, mixed.data(), n, {&out, 1});
@@ -52,8 +46,8 @@ void Attention::apply(ExecContext& context, const Rope* rope, const ForwardRows&
 
 void GatedMlp::apply(ExecContext& context, int64_t rows, const float* x, float* residual) const {
   const Backend& backend = context.backend;
-  std::vector<float> gated = floats(rows, gate.out());
-  std::vector<float> upped = floats(rows, up.out());
+  WorkRows gated(rows, gate.out());
+  WorkRows upped(rows, up.out());
   const std::array<LinearPart, 2> parts = {gate.part(gated.data()), up.part(upped.data())};
   backend.linear(context, x, rows, parts);
   backend.silu_mul(context, gated.data(), upped.data(), rows * gate.out(), gated.data());

@@ -47,7 +47,7 @@ struct MixtureOfExperts {
   const float* correction = nullptr;  // [n_experts] or none
   std::vector<Tensor> up;             // n_experts of [f, w]; w: latent size, or d
   std::vector<Tensor> down;           // n_experts of [w, f]
-  Linear latent_in;                   // [w, d]; weight data null: none
+  Linear latent_in;                   // [w, d]
   Linear latent_out;                  // [d, w]
   bool has_latent = false;
   Mlp shared;  // on d, for every token, weight 1

@@ -282,7 +282,7 @@ class Binder {
     moe.activation = activation();
     ASSIGN_OR_RETURN(moe.router.weight,
                      store_->matrix(full(names_.router) + ".weight", n, d, Op::kLinear));
-    ASSIGN_OR_RETURN(moe.correction, store_->optional_vector(full(names_.correction), n));
+    ASSIGN_OR_RETURN(moe.correction, store_->vector(full(names_.correction), n));
     const auto single = [&](std::string_view pattern) {
       return [this, pattern](int64_t e) { return full(fmt::format(fmt::runtime(pattern), e)); };
     };

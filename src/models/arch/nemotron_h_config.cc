@@ -74,16 +74,17 @@ Result<std::vector<LayerKind>> kinds_of_words(const std::vector<std::string>& wo
 }
 
 // The list of layers decides how many there are; num_hidden_layers may be absent or out of date.
+// Lists come before the pattern, as in transformers.
 Result<std::vector<LayerKind>> layer_kinds(const Json& json, std::string_view where) {
-  ASSIGN_OR_RETURN(const auto pattern, get_string(json, "hybrid_override_pattern", where));
-  if (pattern) {
-    return kinds_of_letters(*pattern, where);
-  }
   for (const std::string_view key : {"layers_block_type", "layer_types"}) {
     ASSIGN_OR_RETURN(const auto words, get_string_list(json, key, where));
     if (words) {
       return kinds_of_words(*words, where, key);
     }
+  }
+  ASSIGN_OR_RETURN(const auto pattern, get_string(json, "hybrid_override_pattern", where));
+  if (pattern) {
+    return kinds_of_letters(*pattern, where);
   }
   return fail(ErrorCode::kInvalidArgument,
               "{}: no list of layers; want hybrid_override_pattern, layers_block_type or "

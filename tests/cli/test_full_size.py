@@ -14,9 +14,7 @@ REPO = "org/full-size"
 PARAMETERS = 31_577_940_288
 # Of the routed experts 6 of 128; of the embedding one row.
 ACTIVE = 3_227_757_504
-# 6,455,526,784 bytes as stored; what lies there as bfloat16 and is kept as float32 (norms,
-# convolutions, time step biases) takes twice that.
-BYTES_PER_TOKEN = 6_455_526_784 + 2 * (53 * 2688 + 23 * (5 * 6144 + 64 + 4096))
+BYTES_PER_TOKEN = 6_455_526_784
 STATE_BYTES = 23 * 4 * (64 * 64 * 128 + 3 * 6144)
 KV_BYTES = 6 * 2 * 256 * 4
 

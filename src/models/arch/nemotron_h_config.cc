@@ -357,8 +357,13 @@ Result<MoeConfig> moe_from_gguf(const GgufMetadata& metadata, const GgufKeys& ke
   ASSIGN_OR_RETURN(moe.moe_shared_expert_intermediate_size,
                    keys.size("expert_shared_feed_forward_length", 0, kMaxModelSize, /*low=*/0));
   ASSIGN_OR_RETURN(moe.moe_latent_size, keys.size("moe_latent_size", 0, kMaxModelSize, /*low=*/0));
-  ASSIGN_OR_RETURN(moe.n_group, keys.size("expert_group_count", 1));
-  ASSIGN_OR_RETURN(moe.topk_group, keys.size("expert_group_used_count", 1));
+  // Some writers say 0 for "no groups".
+  ASSIGN_OR_RETURN(const int64_t groups,
+                   keys.size("expert_group_count", 1, kMaxModelSize, /*low=*/0));
+  ASSIGN_OR_RETURN(const int64_t kept,
+                   keys.size("expert_group_used_count", 1, kMaxModelSize, /*low=*/0));
+  moe.n_group = std::max<int64_t>(1, groups);
+  moe.topk_group = std::max<int64_t>(1, kept);
   ASSIGN_OR_RETURN(const auto normalises, metadata.get_bool(keys.key("expert_weights_norm")));
   moe.norm_topk_prob = normalises.value_or(false);
   ASSIGN_OR_RETURN(const double scale, keys.positive("expert_weights_scale", 1.0));

@@ -1,5 +1,5 @@
-"""Writes small random checkpoints of the Llama family with transformers itself, and GGUF files of
-them, for the recordings in tests/data/models and for the live comparison in tests/oracle.
+"""Writes small random checkpoints of the Llama family and of Nemotron-H with transformers itself,
+and GGUF files of them, for the recordings in tests/data/models and for the live comparison in tests/oracle.
 
 The weights are drawn wide, so that attention, norms, biases and positions all move the logits and
 the arg-max is rarely close to a tie; row 2 of the output matrix (the end token) is nearly zero, so
@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import gguf
+import nemotron_h_models as hybrid
 import numpy as np
 import tokenizers
 import torch
@@ -47,6 +48,10 @@ class Spec:
     shard_size: str = "1GB"
     # Also writes config_4x.json: the same model as transformers 4.x describes it.
     old_config: bool = False
+    # Names and experts on the disk as the model's first publication had them.
+    original_format: bool = True
+    # The name that seeds the weights, when it is another's.
+    seed_name: str | None = None
 
 
 def _rope(theta=10000.0, **kwargs):
@@ -136,6 +141,9 @@ SPECS = {
              is_llama_config=True),
         shard_size="24KB"),
 }
+SPECS.update({
+    name: Spec("NemotronH", **{**fields, "dtype": getattr(torch, fields.get("dtype", "bfloat16"))})
+    for name, fields in hybrid.SPECS.items()})
 
 # GGUF files of the checkpoints above with the same numbers: F32 and BF16 hold them exactly.
 GGUF_TWINS = {
@@ -145,6 +153,9 @@ GGUF_TWINS = {
     "gguf_llama_yarn": "llama_yarn",
     "gguf_qwen2": "qwen2",
     "gguf_qwen3": "qwen3",
+    "gguf_nemotron_h": "nemotron_h",
+    "gguf_nemotron_h_latent": "nemotron_h_latent",
+    "gguf_nemotron_h_dense": "nemotron_h_dense",
 }
 
 Q = gguf.GGMLQuantizationType
@@ -170,6 +181,7 @@ GGUF_QUANTS = {
                   num_attention_heads=4, num_key_value_heads=1, head_dim=64,
                   rope_parameters=_rope(), tie_word_embeddings=True, rms_norm_eps=1e-5)),
         [Q.Q6_K, Q.Q4_K, Q.Q5_K]),
+    "gguf_nemotron_h_q8": (Spec("NemotronH", hybrid.QUANTISED_CONFIG), [Q.Q8_0]),
 }
 
 
@@ -177,7 +189,9 @@ def make_config(spec):
     """The transformers configuration of a Spec."""
     config_class = getattr(transformers, f"{spec.family}Config")
     defaults = dict(vocab_size=VOCAB_SIZE, max_position_embeddings=256, bos_token_id=1,
-                    eos_token_id=EOS, rms_norm_eps=1e-6)
+                    eos_token_id=EOS)
+    if spec.family != "NemotronH":
+        defaults["rms_norm_eps"] = 1e-6
     if "num_key_value_heads" not in spec.config:
         defaults["num_key_value_heads"] = spec.config["num_attention_heads"]
     return config_class(**{**defaults, **spec.config})
@@ -189,6 +203,12 @@ def make_model(spec, seed):
     model = model_class(make_config(spec)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        if spec.family == "NemotronH":
+            for name, tensor in model.state_dict().items():  # with the bias of the choice of experts
+                tensor.copy_(
+                    hybrid.draw(name, torch.randn(tensor.shape, generator=generator), spec.dtype))
+            model.get_output_embeddings().weight[EOS] *= 1 / 64
+            return model
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("norm.weight"):
@@ -267,7 +287,9 @@ def write_checkpoint(spec, seed, folder, shard_size=None, dtype=None):
         shutil.rmtree(folder)
     stored = getattr(transformers, f"{spec.family}ForCausalLM")(make_config(spec))
     stored.load_state_dict(model.state_dict())
-    stored.to(spec.dtype).save_pretrained(folder, max_shard_size=shard_size or spec.shard_size)
+    stored.to(spec.dtype).save_pretrained(
+        folder, max_shard_size=shard_size or spec.shard_size,
+        save_original_format=spec.original_format)
     tokenizer, _, _ = make_tokenizer()
     (folder / "tokenizer.json").write_text(
         json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False) + "\n", encoding="utf-8")
@@ -345,27 +367,37 @@ def write_gguf(model, path, kinds, seed=SEED):
     """Writes `model` as llama.cpp's converter does; its matrices take the types of `kinds` in turn.
     Changes the model's weights to the values that the file stands for."""
     config = model.config
+    is_hybrid = config.model_type == "nemotron_h"
     arch = {"qwen2": "qwen2", "qwen3": "qwen3"}.get(config.model_type, "llama")
+    if is_hybrid:
+        arch = hybrid.gguf_arch(config)
     head_dim = getattr(config, "head_dim", None) or (
         config.hidden_size // config.num_attention_heads)
     rng = np.random.default_rng(seed)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, arch)
-    _add_metadata(writer, config, head_dim)
+    if is_hybrid:
+        hybrid.add_gguf_keys(writer, config)
+    else:
+        _add_metadata(writer, config, head_dim)
+    _add_tokenizer(writer)
     state = model.state_dict()
     if config.tie_word_embeddings:
         state.pop("lm_head.weight")
     n_matrices = 0
+    name_of = hybrid.gguf_name if is_hybrid else gguf_name
     for name, tensor in state.items():
         value = tensor.detach().numpy().astype(np.float32)
+        if is_hybrid:
+            value = hybrid.gguf_value(name, value, config)
         order = None
-        if arch == "llama" and (".q_proj." in name or ".k_proj." in name):
+        if not arch.startswith("qwen") and (".q_proj." in name or ".k_proj." in name):
             heads = (config.num_attention_heads if ".q_proj." in name
                      else config.num_key_value_heads)
             order = permutation(heads, head_dim)
             value = value[order]
         kind = Q.F32
-        if value.ndim == 2:
+        if hybrid.is_matrix(name, value) if is_hybrid else value.ndim == 2:
             kind = kinds[n_matrices % len(kinds)]
             n_matrices += 1
         data, decoded = encode(np.ascontiguousarray(value), kind, rng)
@@ -373,16 +405,18 @@ def write_gguf(model, path, kinds, seed=SEED):
             data[EOS] = 0  # random blocks have forgotten that this row is small
             decoded = gguf.quants.dequantize(data, kind)
         if kind not in (Q.F32, Q.F16):
-            writer.add_tensor(gguf_name(name), data, raw_dtype=kind)
+            writer.add_tensor(name_of(name), data, raw_dtype=kind)
         else:
-            writer.add_tensor(gguf_name(name), data)
+            writer.add_tensor(name_of(name), data)
+        if name.endswith("A_log"):
+            continue
         if order is not None:
             restored = np.empty_like(decoded)
             restored[order] = decoded
             decoded = restored
         with torch.no_grad():
-            tensor.copy_(torch.from_numpy(decoded.copy()))
-    rope = config.rope_parameters
+            tensor.copy_(torch.from_numpy(decoded.copy()).reshape(tensor.shape))
+    rope = {"rope_type": None} if is_hybrid else config.rope_parameters
     if rope["rope_type"] == "llama3":
         default = 1.0 / rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
         scaled = model.model.rotary_emb.inv_freq.double().numpy()
@@ -416,6 +450,9 @@ def _add_metadata(writer, config, head_dim):
         writer.add_rope_scaling_factor(rope["factor"])
     if rope["rope_type"] == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def _add_tokenizer(writer):
     _, vocab, merges = make_tokenizer()
     tokens = sorted(vocab, key=vocab.get)
     writer.add_tokenizer_model("gpt2")
@@ -432,6 +469,8 @@ def _add_metadata(writer, config, head_dim):
 
 def spec_seed(name):
     """One seed a name, so that a new checkpoint does not change the others."""
+    if name in SPECS and SPECS[name].seed_name:
+        name = SPECS[name].seed_name
     return SEED + sum(ord(c) * (i + 1) for i, c in enumerate(name))
 
 

@@ -25,9 +25,11 @@ import torch
 import transformers
 
 import make_tiny_models as tiny
+import nemotron_h_models as hybrid
 
 N_GREEDY = 20
 N_NEW = 64
+N_NEW_HYBRID = 128  # a running state has no end of its memory
 # Two programs that are within 1e-4 of the largest logit of a third agree on every arg-max that
 # leads by 2e-4; prompts that come closer to a tie are not recorded.
 MIN_GAP = 3e-4
@@ -167,6 +169,7 @@ def write_json(path, golden):
 
 def record_tiny(name, model, folder):
     vocab_size = model.config.vocab_size
+    n_new = N_NEW_HYBRID if is_hybrid(model) else N_NEW
     rng = np.random.default_rng(tiny.spec_seed(name) + 1)
     recording = Recording()
     for n, step in ((5, None), (11, None), (31, 2), (100, 9)):
@@ -176,10 +179,10 @@ def record_tiny(name, model, folder):
         recording.add(ids, all_logits(model, ids), columns)
     entries, n_tried, distinct = [], 0, []
     for prompts in greedy_prompts(rng, 16, vocab_size):
-        for prompt, (ids, gaps) in zip(prompts, greedy(model, prompts, eos=tiny.EOS)):
+        for prompt, (ids, gaps) in zip(prompts, greedy(model, prompts, n_new, tiny.EOS)):
             n_tried += 1
             gap = min(gaps)
-            if gap >= MIN_GAP and len(ids) == N_NEW:
+            if gap >= MIN_GAP and len(ids) == n_new:
                 entries.append({"prompt": prompt, "continuation": ids, "gap": round(gap, 5)})
                 distinct.append(len(set(ids)))
     n_good = len(entries)
@@ -191,8 +194,15 @@ def record_tiny(name, model, folder):
 
 
 def load_reference(folder):
+    """float32 on the CPU, whatever the type on the disk."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    options = hybrid.REFERENCE_OPTIONS if config["model_type"] == "nemotron_h" else {}
     return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager").eval()
+        folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
+
+
+def is_hybrid(model):
+    return model.config.model_type == "nemotron_h"
 
 
 def max_difference(a, b):
@@ -259,7 +269,7 @@ def main():
     args = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # a second thread only waits in models this small
     for name in tiny.SPECS:
         if args.only not in (None, name):
             continue
@@ -283,9 +293,11 @@ def main():
         folder = args.folder / name
         with tempfile.TemporaryDirectory() as temporary:
             model = tiny.make_quantised(name, Path(temporary))
-        check_gguf(name, folder, model)
+        if not is_hybrid(model):  # transformers reads no GGUF of these
+            check_gguf(name, folder, model)
         record_tiny(name, model, folder)
     if args.default_model:
+        torch.set_num_threads(2)
         record_default(args.default_model, args.folder / DEFAULT_NAME)
 
 

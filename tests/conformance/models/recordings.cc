@@ -203,6 +203,29 @@ float expect_logits(const RecordedPrompt& prompt, std::span<const float> logits,
   return worst;
 }
 
+float largest_difference(std::span<const float> got, std::span<const float> want, size_t width) {
+  EXPECT_EQ(got.size(), want.size());
+  EXPECT_FALSE(want.empty());
+  if (got.size() != want.size() || want.empty()) {
+    return INFINITY;
+  }
+  float worst = 0;
+  for (size_t row = 0; row < want.size(); row += width) {
+    float largest = 0;
+    float apart = 0;
+    for (size_t i = row; i < row + width; ++i) {
+      if (!std::isfinite(got[i])) {
+        ADD_FAILURE() << "value " << i << " is " << got[i];
+        return INFINITY;
+      }
+      largest = std::max(largest, std::fabs(want[i]));
+      apart = std::max(apart, std::fabs(got[i] - want[i]));
+    }
+    worst = std::max(worst, apart / largest);
+  }
+  return worst;
+}
+
 void expect_same_bits(std::span<const float> got, std::span<const float> want,
                       const std::string& what) {
   ASSERT_FALSE(want.empty()) << what;

@@ -4,6 +4,7 @@ seen before and on the default model."""
 import random
 
 import make_tiny_models as tiny
+import nemotron_h_models as hybrid
 import numpy as np
 import pytest
 import record_models as reference
@@ -119,6 +120,28 @@ def test_random_checkpoint(name, run_seed, logitlab, tmp_path):
     rng = np.random.default_rng(seed)
     check_logits(logitlab, folder, model, rng, tmp_path)
     check_greedy(logitlab, folder, model, rng)
+
+
+@pytest.mark.parametrize("name", hybrid.MEDIUM_CONFIGS)
+def test_random_hybrid_of_many_chunks(name, run_seed, logitlab, tmp_path):
+    seed = seed_of(name, run_seed)
+    dtype = random.Random(seed).choice([torch.float32, torch.bfloat16, torch.float16])
+    print(f"seed {seed}, {dtype}")
+    spec = tiny.Spec("NemotronH", hybrid.MEDIUM_CONFIGS[name], dtype)
+    folder = tmp_path / "model"
+    tiny.write_checkpoint(spec, seed, folder)
+    model = reference.load_reference(folder)
+    rng = np.random.default_rng(seed)
+    # On both sides of a chunk of theirs, and over two of our pieces of 512.
+    for n in (129, 420, 530):
+        ids = rng.integers(0, model.config.vocab_size, size=n).tolist()
+        ours = our_logits(logitlab, folder, ids, tmp_path / "one.npy", "--threads", 1)
+        assert_close(ours, reference.all_logits(model, ids), f"{n} ids")
+        two = our_logits(logitlab, folder, ids, tmp_path / "two.npy", "--threads", 2)
+        assert ours.tobytes() == two.tobytes(), f"{n} ids: two threads changed a bit"
+    prompt, ours = our_greedy(logitlab, folder, random_text(rng))
+    is_their_greedy(model, prompt, ours)
+    check_generate(model, prompt, ours)
 
 
 @pytest.mark.parametrize("name", tiny.GGUF_QUANTS)

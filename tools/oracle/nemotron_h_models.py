@@ -43,6 +43,19 @@ SPECS = {
     "nemotron_h_dense": dict(config=_config("M-*-M-", n_groups=1, mamba_head_dim=6)),
 }
 
+# For the live comparison: chunks of the trained size, several of them in a prompt.
+_MEDIUM = dict(
+    hidden_size=256, num_attention_heads=8, num_key_value_heads=2, head_dim=48,
+    intermediate_size=384, ssm_state_size=64, mamba_num_heads=8, mamba_head_dim=40,
+    chunk_size=128, n_routed_experts=16, num_experts_per_tok=4, moe_intermediate_size=96,
+    moe_shared_expert_intermediate_size=192, max_position_embeddings=1024)
+MEDIUM_CONFIGS = {
+    "nemotron_h_medium": _config("MEM*E-ME*M", **_MEDIUM, n_groups=2),
+    "nemotron_h_medium_latent": _config(
+        "MEM*E-M", **_MEDIUM, n_groups=4, moe_latent_size=96, n_group=4, topk_group=3,
+        use_conv_bias=False),
+}
+
 # The configuration of a quantised GGUF: every row of a matrix is whole blocks of 32.
 QUANTISED_CONFIG = _config(
     "ME*-", hidden_size=64, head_dim=16, intermediate_size=64, mamba_num_heads=4,

@@ -79,23 +79,24 @@ HWY_INLINE void copy_tail(const uint8_t* w, int64_t n, uint8_t* buffer) {
 }
 
 // Four rows of 32-element blocks with one x; the rows may be the same. `ahead` bytes on are those
-// that the next call reads.
+// that the next call reads: they are fetched as one run, which the memory gives faster than four.
 template <class Kind>
 HWY_INLINE V4 dot4(const uint8_t* const* rows, const float* x, int64_t k, size_t ahead) {
   const uint8_t* w0 = rows[0];
   const uint8_t* w1 = rows[1];
   const uint8_t* w2 = rows[2];
   const uint8_t* w3 = rows[3];
+  const uint8_t* next = rows[0] + ahead;
   V16 s0 = zero16();
   V16 s1 = zero16();
   V16 s2 = zero16();
   V16 s3 = zero16();
   int64_t i = 0;
   for (; i + Kind::kElements <= k; i += Kind::kElements) {
-    hwy::Prefetch(w0 + ahead);
-    hwy::Prefetch(w1 + ahead);
-    hwy::Prefetch(w2 + ahead);
-    hwy::Prefetch(w3 + ahead);
+    for (size_t line = 0; line < kGroup * Kind::kBytes; line += 64) {
+      hwy::Prefetch(next + line);
+    }
+    next += kGroup * Kind::kBytes;
     const V16 x_lo = load16(x + i);
     const V16 x_hi = load16(x + i + 16);
     dot_block<Kind>(w0, x_lo, x_hi, s0);

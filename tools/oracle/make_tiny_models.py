@@ -208,6 +208,7 @@ def make_model(spec, seed):
                 tensor.copy_(
                     hybrid.draw(name, torch.randn(tensor.shape, generator=generator), spec.dtype))
             model.get_output_embeddings().weight[EOS] *= 1 / 64
+            hybrid.free_time_steps(model)
             return model
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)

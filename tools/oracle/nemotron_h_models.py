@@ -85,6 +85,13 @@ def draw(name, noise, dtype):
     return value.to(dtype).float()
 
 
+def free_time_steps(model):
+    """What REFERENCE_OPTIONS does for a model that is loaded, for one that is made."""
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = (0.0, float("inf"))
+
+
 # ---- GGUF ----
 
 _FIXED = {"model.embeddings": "token_embd", "model.norm_f": "output_norm", "lm_head": "output"}

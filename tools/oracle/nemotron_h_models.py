@@ -2,6 +2,8 @@
 how llama.cpp's converter lays the tensors out in a GGUF file.
 """
 
+import contextlib
+
 import numpy as np
 
 # transformers 5.17 clamps time steps from below by time_step_min in calls of several tokens and
@@ -90,6 +92,50 @@ def free_time_steps(model):
     for module in model.modules():
         if hasattr(module, "time_step_limit"):
             module.time_step_limit = (0.0, float("inf"))
+
+
+# Two programs in float32 may choose other experts where the last choice leads the next by less. Logits
+# of one agree to 2e-5 with the other's at worst (a norm group of few channels), a router's argument has
+# about the size of one and the sigmoid a slope of at most 1/4: 2e-5 * 1.4 / 4, for both of the choices.
+EXPERT_TIE = 2e-5
+
+
+def _least_lead(values, n):
+    """By how much the n-th largest of the last axis leads the next; infinity if all are taken."""
+    if n >= values.shape[-1]:
+        return np.full(len(values), np.inf)
+    ordered = np.sort(values, axis=-1)
+    return ordered[:, -n] - ordered[:, -n - 1]
+
+
+def choice_leads(router, config, rows):
+    """By how much the choice of experts, and of groups of them, leads what it leaves out."""
+    scores = (rows.float() @ router.weight.T.float()).sigmoid()
+    choice = (scores + router.e_score_correction_bias).numpy()
+    blocks = choice.reshape(len(choice), config.n_group, -1)
+    groups = np.sort(blocks, axis=-1)[..., -2:].sum(axis=-1)
+    leads = _least_lead(groups, config.topk_group)
+    left = np.argsort(groups, axis=-1)[:, :-config.topk_group]
+    np.put_along_axis(blocks, left[..., None], -np.inf, axis=1)
+    return np.minimum(leads, _least_lead(choice, config.num_experts_per_tok))
+
+
+@contextlib.contextmanager
+def watched_choices(model):
+    """A list that takes the least lead of every position, an array a forward and layer of experts."""
+    leads = []
+
+    def hook(router, inputs, _):
+        rows = inputs[0].reshape(-1, router.weight.shape[1])
+        leads.append(choice_leads(router, model.config, rows))
+
+    handles = [module.register_forward_hook(hook) for module in model.modules()
+               if hasattr(module, "e_score_correction_bias")]
+    try:
+        yield leads
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 # ---- GGUF ----

@@ -42,13 +42,18 @@ void top_ids(std::span<const float> scores, int64_t n, std::vector<TokenId>* ids
   ids->resize(static_cast<size_t>(n));
   std::iota(ids->begin(), ids->end(), 0);
   std::make_heap(ids->begin(), ids->end(), goes_first);  // the worst of them in front
+  float worst = scores[static_cast<size_t>(ids->front())];
   for (int64_t i = n; i < vocab_size; ++i) {
-    // A later id loses to an equal score, so the score alone decides.
-    if (ranks_before(scores[static_cast<size_t>(i)], scores[static_cast<size_t>(ids->front())])) {
-      std::pop_heap(ids->begin(), ids->end(), goes_first);
-      ids->back() = static_cast<TokenId>(i);
-      std::push_heap(ids->begin(), ids->end(), goes_first);
+    const float score = scores[static_cast<size_t>(i)];
+    // A later id loses to an equal score, so the score alone decides. The first comparison settles
+    // nearly all of a row; NaN passes it.
+    if (score <= worst || !ranks_before(score, worst)) {
+      continue;
     }
+    std::pop_heap(ids->begin(), ids->end(), goes_first);
+    ids->back() = static_cast<TokenId>(i);
+    std::push_heap(ids->begin(), ids->end(), goes_first);
+    worst = scores[static_cast<size_t>(ids->front())];
   }
   std::sort_heap(ids->begin(), ids->end(), goes_first);
 }

@@ -77,14 +77,12 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
     ASSIGN_OR_RETURN(const ModelConfig model_config, read_model_config(engine->source_));
     RETURN_IF_ERROR(options.check_settings(engine->defaults_, model_config));
   }
-  ASSIGN_OR_RETURN(
-      engine->model_,
-      load_model(engine->source_,
-                 {.dtype = options.dtype,
-                  .weights = options.weights,
-                  .offload = options.offload,
-                  .progress = options.progress},
-                 *engine->context_));
+  ASSIGN_OR_RETURN(engine->model_, load_model(engine->source_,
+                                              {.dtype = options.dtype,
+                                               .weights = options.weights,
+                                               .offload = options.offload,
+                                               .progress = options.progress},
+                                              *engine->context_));
   engine->load_seconds_ = monotonic_seconds() - start;
   engine->memory_after_load_ = read_memory();
   return engine;

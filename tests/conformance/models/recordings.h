@@ -17,8 +17,8 @@ namespace logitlab::testing {
 // Largest |difference| of a logit that passes, divided by the largest |logit| of its position.
 inline constexpr float kLogitBound = 1e-4F;
 // The same between two cuttings of one sequence, where a model does not promise equal bits
-// (docs/numerics.md bounds the parts). Seen here: at most 2e-6. A state, a tap or a row lost at a cut
-// moves logits by 4e-3 or more.
+// (docs/numerics.md bounds the parts). Seen here: at most 2e-6. A state, a tap or a row lost at a
+// cut moves logits by 4e-3 or more.
 inline constexpr float kCuttingBound = 2e-5F;
 
 // One prompt with recorded logits: a row of `values` per position, the largest |logit| over the

@@ -16,7 +16,7 @@ LOGIT_BOUND = 1e-4
 # Two programs within the bound agree on every arg-max that leads by more than this.
 TIE = 2 * LOGIT_BOUND
 N_GREEDY = 20
-N_NEW = 64
+N_NEW = 128
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,7 @@ def our_logits(logitlab, model, ids, path, *flags):
 
 
 def our_greedy(logitlab, model, text, *flags):
-    """(ids of the prompt, 64 generated ids) of the command line."""
+    """(ids of the prompt, 128 generated ids) of the command line."""
     document = logitlab("generate", "--model", model, "--raw", text, "--max-new-tokens", N_NEW,
                         "--eos-token-id", "none", *flags, as_json=True)
     assert document["stop_reason"] == "length"

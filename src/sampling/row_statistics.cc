@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "sampling/row_kernels.h"
 #include "sampling/selection.h"
 
 namespace logitlab {
@@ -17,14 +18,22 @@ namespace {
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 constexpr float kPlusInf = std::numeric_limits<float>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr size_t kBlock = 64;
+constexpr size_t kBlock = kRowBlock;
 
 size_t n_blocks(size_t n) {
   return (n + kBlock - 1) / kBlock;
 }
 
-// Calls visit(block, pointer to kBlock scores) for the whole row; the last block is filled up with
-// -inf, which no sum and no maximum notices.
+// The scores behind the whole blocks, filled up with -inf, which no sum and no maximum notices.
+std::array<float, kBlock> last_block(std::span<const float> row) {
+  std::array<float, kBlock> rest;
+  rest.fill(kMinusInf);
+  const size_t begin = row.size() / kBlock * kBlock;
+  std::copy(row.begin() + static_cast<std::ptrdiff_t>(begin), row.end(), rest.begin());
+  return rest;
+}
+
+// Calls visit(block, pointer to kBlock scores) for the whole row.
 template <typename Visit>
 void for_each_block(std::span<const float> row, const Visit& visit) {
   const size_t whole = row.size() / kBlock;
@@ -32,9 +41,7 @@ void for_each_block(std::span<const float> row, const Visit& visit) {
     visit(b, row.data() + b * kBlock);
   }
   if (row.size() % kBlock != 0) {
-    std::array<float, kBlock> rest;
-    rest.fill(kMinusInf);
-    std::copy(row.begin() + static_cast<std::ptrdiff_t>(whole * kBlock), row.end(), rest.begin());
+    const std::array<float, kBlock> rest = last_block(row);
     visit(whole, rest.data());
   }
 }
@@ -51,56 +58,12 @@ Floats load(const float* values) {
   return lanes;
 }
 
-void store(Floats lanes, float* values) {
-  std::memcpy(values, &lanes, sizeof lanes);
-}
-
 Floats all(float value) {
   return Floats{value, value, value, value};
 }
 
 Floats where(Ints mask, Floats yes) {
   return std::bit_cast<Floats>(mask & std::bit_cast<Ints>(yes));
-}
-
-Floats choose(Ints mask, Floats yes, Floats no) {
-  return std::bit_cast<Floats>((mask & std::bit_cast<Ints>(yes)) |
-                               (~mask & std::bit_cast<Ints>(no)));
-}
-
-// `second` where one of them is NaN.
-Floats larger(Floats first, Floats second) {
-  return first > second ? first : second;
-}
-
-float largest_lane(Floats lanes) {
-  return std::max(std::max(lanes[0], lanes[1]), std::max(lanes[2], lanes[3]));
-}
-
-// exp(difference + rest) for difference in [-87, 0] and a tiny rest; 0 below. Cody-Waite reduction
-// by multiples of log 2, then the series of exp to degree 7 in r, |r| <= 0.347, whose first omitted
-// term is r^8 / 40320 < 6e-9.
-Floats exponential(Floats difference, Floats rest) {
-  const Floats lowest = all(-87.0F);
-  const Floats log2_e = all(1.44269504088896341F);
-  const Floats ln2_high = all(0.693359375F);  // few bits: n * ln2_high is exact
-  const Floats ln2_low = all(-2.12194440e-4F);
-  const Floats rounder = all(12582912.0F);  // 1.5 * 2^23: adding it rounds to a whole number
-  const Ints is_inside = difference > lowest;
-  const Floats x = choose(is_inside, difference, lowest);
-  const Floats shifted = x * log2_e + rounder;
-  const Floats n = shifted - rounder;
-  const Floats r = ((x - n * ln2_high) - n * ln2_low) + where(is_inside, rest);
-  Floats p = all(1.0F / 5040);
-  p = p * r + all(1.0F / 720);
-  p = p * r + all(1.0F / 120);
-  p = p * r + all(1.0F / 24);
-  p = p * r + all(1.0F / 6);
-  p = p * r + all(0.5F);
-  p = p * (r * r) + r;
-  const Ints exponent = std::bit_cast<Ints>(shifted) - std::bit_cast<Ints>(rounder) + 127;
-  const auto power = std::bit_cast<Floats>(exponent << 23);
-  return where(is_inside, p * power + power);
 }
 
 // The sum of a block: float32 lanes with five additions between a term and the total, so a relative
@@ -144,56 +107,31 @@ void RowStatistics::measure(std::span<const float> row) {
 }
 
 void RowStatistics::find_maxima() {
-  Ints nan_lanes{};
-  Floats row_maxima = all(kMinusInf);
-  for_each_block(row_, [&](size_t b, const float* scores) {
-    std::array<Floats, 2> maxima = {all(kMinusInf), all(kMinusInf)};
-    for (size_t i = 0; i < kBlock; i += 2 * kWidth) {
-      for (size_t j = 0; j < 2; ++j) {
-        const Floats lanes = load(scores + i + j * kWidth);
-        maxima[j] = larger(lanes, maxima[j]);
-        nan_lanes |= lanes != lanes;
-      }
-    }
-    const Floats both = larger(maxima[0], maxima[1]);
-    row_maxima = larger(both, row_maxima);
-    block_maxima_[b] = largest_lane(both);
-  });
-  has_nan_ = (nan_lanes[0] | nan_lanes[1] | nan_lanes[2] | nan_lanes[3]) != 0;
-  largest_ = has_nan_ ? std::numeric_limits<float>::quiet_NaN() : largest_lane(row_maxima);
+  RowMaxima found;
+  const size_t whole = row_.size() / kBlock;
+  logitlab::find_maxima(row_.data(), whole, block_maxima_.data(), &found);
+  if (whole < block_maxima_.size()) {
+    const std::array<float, kBlock> rest = last_block(row_);
+    logitlab::find_maxima(rest.data(), 1, &block_maxima_[whole], &found);
+  }
+  n_alive_ = found.n_alive;
+  has_nan_ = found.has_nan;
+  largest_ = has_nan_ ? std::numeric_limits<float>::quiet_NaN()
+                      : *std::max_element(block_maxima_.begin(), block_maxima_.end());
 }
 
 void RowStatistics::sum_exponentials() {
-  sum_ = 0;
-  weighted_ = 0;
-  const Floats largest = all(largest_);
-  const Floats zero = all(0.0F);
-  for_each_block(row_, [&](size_t b, const float* scores) {
-    BlockSum sum;
-    BlockSum weighted;
-    Ints n_largest{};
-    float* terms = exponentials_.data() + b * kBlock;
-    for (size_t i = 0; i < kBlock; i += kWidth) {
-      const Floats lanes = load(scores + i);
-      const Floats difference = lanes - largest;
-      // What the subtraction rounded away; without it a far token's probability would be off by
-      // its distance times 2^-24.
-      const Floats back = difference - lanes;
-      const Floats rest = (lanes - (difference - back)) - (largest + back);
-      const Floats term = exponential(difference, rest);
-      store(term, terms + i);
-      // The largest scores are counted, not added: beside a sure token's 1 a float32 sum would lose
-      // all others.
-      const Ints is_largest = difference == zero;
-      n_largest -= is_largest;
-      sum.add(i / kWidth % 4, where(~is_largest, term));
-      weighted.add(i / kWidth % 4, where(term > zero, term * difference));
-    }
-    block_sums_[b] = sum.total() + static_cast<double>((n_largest[0] + n_largest[1]) +
-                                                       (n_largest[2] + n_largest[3]));
-    sum_ += block_sums_[b];
-    weighted_ += weighted.total();
-  });
+  RowSums sums;
+  const size_t whole = row_.size() / kBlock;
+  logitlab::sum_exponentials(row_.data(), whole, largest_, exponentials_.data(), block_sums_.data(),
+                             &sums);
+  if (whole < block_sums_.size()) {
+    const std::array<float, kBlock> rest = last_block(row_);
+    logitlab::sum_exponentials(rest.data(), 1, largest_, &exponentials_[whole * kBlock],
+                               &block_sums_[whole], &sums);
+  }
+  sum_ = sums.sum;
+  weighted_ = sums.weighted;
 }
 
 double RowStatistics::log_sum_exp() const {
@@ -336,20 +274,12 @@ double RowStatistics::mass(std::span<const TokenId> ids) const {
   return sum / sum_;
 }
 
-int64_t count_above(std::span<const float> row, float score) {
-  int32_t n = 0;
-  for (const float other : row) {
-    n += other > score ? 1 : 0;
+int64_t rank_in(std::span<const float> row, float score) {
+  if (std::isnan(score)) {
+    return 1;
   }
-  return n;
-}
-
-int64_t count_equal(std::span<const float> row, float score) {
-  int32_t n = 0;
-  for (const float other : row) {
-    n += other == score ? 1 : 0;
-  }
-  return n;
+  // NaN is not at most anything, so that it counts as before.
+  return 1 + static_cast<int64_t>(row.size()) - count_at_most(row, score);
 }
 
 int64_t count_alive(std::span<const float> row) {

@@ -23,7 +23,8 @@ class RowStatistics {
   void measure(std::span<const float> row);
 
   [[nodiscard]] bool exists() const { return exists_; }
-  [[nodiscard]] float largest() const { return largest_; }  // NaN when there is one
+  [[nodiscard]] float largest() const { return largest_; }    // NaN when there is one
+  [[nodiscard]] int64_t n_alive() const { return n_alive_; }  // that are not -inf
   // Sum of exp(score - largest): 1 or more.
   [[nodiscard]] double sum() const { return sum_; }
   [[nodiscard]] double log_sum_exp() const;
@@ -55,14 +56,15 @@ class RowStatistics {
   mutable std::vector<uint8_t> has_excluded_;
   bool exists_ = false;
   bool has_nan_ = false;
+  int64_t n_alive_ = 0;
   float largest_ = 0;
   double sum_ = 0;       // of the exponentials
   double weighted_ = 0;  // of exponential * (score - largest)
 };
 
-// How many scores are above `score`, equal to it, not -inf. NaN counts as not -inf alone.
-[[nodiscard]] int64_t count_above(std::span<const float> row, float score);
-[[nodiscard]] int64_t count_equal(std::span<const float> row, float score);
+// 1 + how many scores rank above `score`, NaN above every number; 1 for NaN.
+[[nodiscard]] int64_t rank_in(std::span<const float> row, float score);
+// How many scores are not -inf; NaN is not.
 [[nodiscard]] int64_t count_alive(std::span<const float> row);
 // The smallest score above -inf; +inf when there is none.
 [[nodiscard]] float lowest_alive(std::span<const float> row);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "sampling/row_kernels.h"
 #include "sampling/row_statistics.h"
 #include "sampling/selection.h"
 
@@ -78,17 +79,6 @@ Choice choice_of(std::span<const float> scores) {
   return choice;
 }
 
-int64_t rank_in(std::span<const float> row, float score) {
-  if (std::isnan(score)) {
-    return 1;
-  }
-  int64_t before = count_above(row, score);
-  for (const float other : row) {
-    before += std::isnan(other) ? 1 : 0;
-  }
-  return 1 + before;
-}
-
 }  // namespace
 
 // The scores between two stages are known in one of two ways. While many tokens are alive: as
@@ -136,6 +126,7 @@ struct StepTracer::Impl {
   std::span<const float> entering;  // scores before the next stage, unless is_listed
   std::vector<float> buffer;        // of `entering`, once a stage has changed it
   bool is_listed = false;
+  bool is_raw = false;             // the choice saw the logits themselves
   std::vector<TokenId> survivors;  // ascending
   std::vector<float> survivor_scores;
   std::vector<TokenId> touched;
@@ -151,7 +142,7 @@ void StepTracer::Impl::begin(std::span<const float> row, std::span<const float> 
   is_listed = false;
   n_stages = 0;
   raw.measure(row);
-  n_survivors = count_alive(first_scores);
+  n_survivors = first_scores.data() == row.data() ? raw.n_alive() : count_alive(first_scores);
   mass = n_survivors == options.vocab_size ? (raw.exists() ? 1.0 : kNoNumber)
                                            : raw.alive_mass(first_scores);
   step.raw_entropy = raw.entropy();
@@ -308,11 +299,12 @@ void StepTracer::Impl::follow_candidates(std::span<const float> scores, int32_t 
 }
 
 Choice StepTracer::Impl::final_distribution(std::span<const float> scores) {
+  is_raw = false;
   if (is_listed) {
     return choice_of(survivor_scores);
   }
-  const bool is_raw =
-      n_stages == 0 && std::memcmp(scores.data(), logits.data(), scores.size_bytes()) == 0;
+  is_raw = n_stages == 0 && (scores.data() == logits.data() ||
+                             std::memcmp(scores.data(), logits.data(), scores.size_bytes()) == 0);
   if (!is_raw) {
     processed.measure(scores);
   }
@@ -452,8 +444,9 @@ TracedStep& StepTracer::end_step(std::span<const float> scores, TokenId id,
   step.entropy = choice.entropy;
   impl.settle_candidates(scores, id, choice);
   step.raw_rank = impl.raw_rank(step.logit);
-  step.rank =
-      impl.is_listed ? rank_in(impl.survivor_scores, step.score) : rank_in(scores, step.score);
+  step.rank = impl.is_raw      ? step.raw_rank
+              : impl.is_listed ? rank_in(impl.survivor_scores, step.score)
+                               : rank_in(scores, step.score);
   step.draw = kNoNumber;
   step.draw_key = kNoNumber;
   step.draw_margin = kNoNumber;

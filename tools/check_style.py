@@ -59,9 +59,10 @@ NO_SUCH_CODE = (
     ("library", re.compile(r"\busing\s+namespace\s+std\b"), "using namespace std"),
 )
 
+# HWY_ONCE says which of the compilations of one file this is, not what the machine can do.
 BACKEND_CONDITION = re.compile(
     r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif)\b[^\n]*?"
-    r"(?P<name>\b\w*(?:CUDA|AVX|SSE\d|NEON|HIP|METAL|VULKAN)\w*|\bHWY_\w+)",
+    r"(?P<name>\b\w*(?:CUDA|AVX|SSE\d|NEON|HIP|METAL|VULKAN)\w*|\bHWY_(?!ONCE\b)\w+)",
     re.MULTILINE)
 
 TODO = re.compile(r"\b(?P<word>TODO|FIXME|HACK|XXX)\b(?P<issue>\(#\d+\))?")

@@ -233,6 +233,8 @@ class Style(Tree):
                 self.rule("src/nn/a.cc", line, "belongs in")
                 self.quiet("src/backend/cpu/a.cc", line + "\n")
         self.quiet("src/nn/a.h", "#ifndef NDEBUG\n#endif\n")
+        self.quiet("src/sampling/a.cc", "#if HWY_ONCE\n#endif\n")
+        self.rule("src/sampling/a.cc", "#if HWY_ONCE && HWY_TARGET == HWY_AVX2", "belongs in")
 
     def test_type_names(self):
         for name in ("struct TensorInfo {", "class CacheManager final {", "enum class PathUtil {",

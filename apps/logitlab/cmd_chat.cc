@@ -12,6 +12,7 @@
 #include "base/utf8.h"
 #include "command.h"
 #include "conversation.h"
+#include "engine/run_description.h"
 #include "interrupt.h"
 #include "json_out.h"
 #include "line_reader.h"

@@ -13,6 +13,7 @@
 #include "build_version.h"
 #include "chat_prompt.h"
 #include "command.h"
+#include "engine/run_description.h"
 #include "explain_view.h"
 #include "interrupt.h"
 #include "json_out.h"
@@ -20,7 +21,6 @@
 #include "memory_view.h"
 #include "model_options.h"
 #include "sampling/generation_fields.h"
-#include "sampling/ledger.h"
 #include "sampling/processor_chain.h"
 #include "settings_options.h"
 #include "streamed_answer.h"
@@ -194,9 +194,7 @@ class TraceTee final : public TraceSink {
 // Everything that one call came to.
 struct Run {
   std::vector<RenderedPrompt> prompts;
-  std::vector<LedgerEntry> ledger;
-  std::vector<TracedStopId> stop_ids;
-  std::vector<std::string> warnings;
+  RunTrace description;
   Answer answer;
   TraceMemory memory;  // with --explain
 };
@@ -269,10 +267,10 @@ Json document_of(const GenerateCommandOptions& options, const Engine& engine, co
       document["prompts"].push_back(prompt_json(prompt));
     }
   }
-  document["settings"] = ledger_json(run.answer.settings, run.ledger);
-  document["stop_ids"] = stop_ids_json(engine, run.stop_ids);
+  document["settings"] = ledger_json(run.answer.settings, run.description.ledger);
+  document["stop_ids"] = stop_ids_json(engine, run.description.stop_ids);
   document["seed"] = run.answer.settings.config.seed.value_or(0);
-  document["warnings"] = run.warnings;
+  document["warnings"] = run.description.warnings;
   document["timings"] = timings_json(result);
   document["memory"] = memory_json(measure_memory(engine, result));
   document["model"] = json_of(engine.source());
@@ -393,11 +391,11 @@ void print_run(Invocation& invocation, const GenerateCommandOptions& options, co
   }
   print_remarks(&terminal, run);
   if (options.ledger) {
-    terminal.note(ledger_table(terminal, run.ledger));
+    terminal.note(ledger_table(terminal, run.description.ledger));
   }
-  terminal.note(ledger_lines(terminal, run.ledger, run.stop_ids, [&engine](TokenId id) {
-    return quoted_piece(engine.tokenizer(), id);
-  }));
+  terminal.note(
+      ledger_lines(terminal, run.description.ledger, run.description.stop_ids,
+                   [&engine](TokenId id) { return quoted_piece(engine.tokenizer(), id); }));
   if (!options.trace.empty()) {
     terminal.note(terminal.paint_note(Style::kDim, "trace: " + printable(options.trace)) + "\n");
   }
@@ -473,34 +471,21 @@ TraceOptions trace_options(const GenerateCommandOptions& options, const Engine& 
   trace.sink = sink;
   trace.n_candidates = candidates_of(options, effective.config);
   trace.full_rows = options.trace_full;
+  trace.run = run.description;
   trace.run.model = short_name(engine.source());
   trace.run.model_hash = model_fingerprint(engine.source()).value_or("");
-  trace.run.device = std::string(engine.backend().name());
-  trace.run.isa = std::string(engine.backend().isa());
   trace.run.build = fmt::format("{} {}", build_version(), build_commit());
-  trace.run.config_json = dump_json(to_json(effective.config));
-  trace.run.ledger = run.ledger;
-  trace.run.stop_ids = run.stop_ids;
-  trace.run.warnings = run.warnings;
   trace.piece = [&engine](TokenId id) { return engine.tokenizer().piece(id).value_or(""); };
   return trace;
 }
 
 void add_ledger(const EffectiveConfig& effective, const Engine& engine, Run* run) {
-  run->warnings = generation_warnings(effective, engine.model().config().vocab_size);
-  for (const std::string& setting : engine.ignored_defaults()) {
-    run->warnings.push_back(not_applied(setting));
-  }
-  run->stop_ids = stop_ids_in_force(effective, engine.stop_ids());
-  LedgerFacts facts;
-  facts.n_prompts = static_cast<int64_t>(run->prompts.size());
-  facts.prompt_length = 0;
+  size_t longest = 0;
   for (const RenderedPrompt& prompt : run->prompts) {
-    facts.prompt_length = std::max(*facts.prompt_length, static_cast<int64_t>(prompt.ids.size()));
+    longest = std::max(longest, prompt.ids.size());
   }
-  facts.model_thinks = engine.thinking_ids().has_value();
-  facts.stop_ids = run->stop_ids;
-  run->ledger = settings_ledger(effective, facts);
+  run->description = describe_run(engine, effective, static_cast<int64_t>(run->prompts.size()),
+                                  static_cast<int64_t>(longest));
 }
 
 Status generate_answer(const GenerateCommandOptions& options, const GenerationConfig& config,
@@ -508,7 +493,7 @@ Status generate_answer(const GenerateCommandOptions& options, const GenerationCo
   Terminal& terminal = invocation.terminal;
   const EffectiveConfig effective = merge_generation_config(config, engine.defaults());
   add_ledger(effective, engine, run);
-  for (const std::string& warning : run->warnings) {
+  for (const std::string& warning : run->description.warnings) {
     warn(&terminal, "note: " + warning);
   }
   TraceTee sink(file, options.explain.is_given() ? &run->memory : nullptr);

@@ -80,20 +80,4 @@ Json ledger_json(const EffectiveConfig& effective, const std::vector<LedgerEntry
   return out;
 }
 
-std::vector<TracedStopId> stop_ids_in_force(const EffectiveConfig& effective,
-                                            const std::vector<StopId>& of_model) {
-  std::vector<TracedStopId> stops;
-  const bool is_given = effective.origin("eos_token_id") == Origin::kGiven;
-  for (const TokenId id : effective.config.eos_token_id.value_or(TokenIds{})) {
-    TracedStopId stop{.id = id, .origin = is_given ? "given" : "model"};
-    for (const StopId& known : of_model) {
-      if (known.id == id && !is_given) {
-        stop.origin = known.origin;
-      }
-    }
-    stops.push_back(std::move(stop));
-  }
-  return stops;
-}
-
 }  // namespace logitlab

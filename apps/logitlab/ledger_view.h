@@ -27,9 +27,4 @@ namespace logitlab {
 [[nodiscard]] Json ledger_json(const EffectiveConfig& effective,
                                const std::vector<LedgerEntry>& ledger);
 
-// The ids at which this run stops, with the origin of each: "given", or the file or key of the
-// model that says so.
-[[nodiscard]] std::vector<TracedStopId> stop_ids_in_force(const EffectiveConfig& effective,
-                                                          const std::vector<StopId>& of_model);
-
 }  // namespace logitlab

@@ -107,11 +107,6 @@ Result<GenerationConfig> SettingsOptions::config() const {
   return config;
 }
 
-std::string not_applied(const std::string& setting) {
-  return fmt::format("the model's generation_config.json asks for {}, which does not act here",
-                     setting);
-}
-
 Json json_of(const EffectiveConfig& effective) {
   const Json values = to_json(effective.config);
   Json out = Json::object();

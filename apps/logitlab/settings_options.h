@@ -27,9 +27,6 @@ class SettingsOptions {
   std::deque<Given> given_;  // addresses stay
 };
 
-// What to say of a setting that the model's files ask for and that does not act here.
-[[nodiscard]] std::string not_applied(const std::string& setting);
-
 // {"temperature": {"value": 0.7, "origin": "given"}, ...} for every setting that has a value.
 [[nodiscard]] Json json_of(const EffectiveConfig& effective);
 

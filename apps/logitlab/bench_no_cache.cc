@@ -12,9 +12,9 @@
 #include "bench_runs.h"
 #include "interrupt.h"
 #include "json_out.h"
+#include "lab/measures/cache_cost.h"
 #include "model_options.h"
 #include "progress_bar.h"
-#include "sampling/sampler.h"
 #include "streamed_answer.h"
 #include "text_layout.h"
 
@@ -24,82 +24,6 @@ namespace {
 constexpr size_t kTableRows = 8;
 constexpr size_t kChartHeight = 10;
 constexpr size_t kChartWidth = 60;
-
-// Seconds of every step of one run; step i reads a prefix of prompt + i + 1 tokens.
-using StepSeconds = std::vector<double>;
-
-struct Curves {
-  std::vector<TokenId> ids;  // prompt and what greedy decoding made of it
-  size_t n_prompt = 0;
-  std::vector<StepSeconds> cached;  // one a rep
-  std::vector<StepSeconds> uncached;
-  int64_t n_same = 0;  // steps of all reps that chose the same token without the state
-
-  [[nodiscard]] size_t n_steps() const { return ids.size() - n_prompt - 1; }
-  // Tokens of the prefix that step i reads.
-  [[nodiscard]] size_t length(size_t step) const { return n_prompt + step + 1; }
-};
-
-// `ids`: where the generated ids go; may be null.
-Result<StepSeconds> cached_run(const NoCacheBench& bench, Engine& engine,
-                               std::vector<TokenId>* ids) {
-  GenerationConfig config;
-  config.do_sample = false;
-  StepSeconds ends;
-  GenerateOptions options;
-  options.on_step = [&ends](const StepEvent& /*event*/) {
-    ends.push_back(monotonic_seconds());
-    return true;
-  };
-  ASSIGN_OR_RETURN(const GenerationResult result,
-                   generate_without_end(engine, config, bench.prompt, bench.new_tokens, options));
-  if (ids != nullptr) {
-    ids->insert(ids->end(), result.first().ids.begin(), result.first().ids.end());
-  }
-  std::adjacent_difference(ends.begin(), ends.end(), ends.begin());
-  ends.erase(ends.begin());
-  return ends;
-}
-
-// As a program that never made a state: each step runs the whole prefix in a fresh one. The prefix
-// is the cached run's, so that both do the same work even where rounding would lead them apart.
-Result<StepSeconds> uncached_run(Engine& engine, ProgressBar* bar, Curves* curves) {
-  StepSeconds seconds;
-  for (size_t step = 0; step < curves->n_steps(); ++step) {
-    if (InterruptGuard::was_interrupted()) {
-      return fail(ErrorCode::kCancelled, "bench: stopped by the user");
-    }
-    const size_t length = curves->length(step);
-    const double start = monotonic_seconds();
-    ASSIGN_OR_RETURN(const Logits logits,
-                     engine.logits(std::span(curves->ids).first(length), false));
-    const TokenId id = arg_max(logits.values);
-    seconds.push_back(monotonic_seconds() - start);
-    curves->n_same += id == curves->ids[length] ? 1 : 0;
-    bar->update("decoding without the state", step + 1, curves->n_steps(), "tokens");
-  }
-  bar->finish("decoding without the state");
-  return seconds;
-}
-
-Result<Curves> measure(const NoCacheBench& bench, Engine& engine, ProgressBar* bar) {
-  Curves curves;
-  curves.ids = bench.prompt;
-  curves.n_prompt = bench.prompt.size();
-  // Gives the ids, and touches all weights once before anything is timed.
-  RETURN_IF_ERROR(cached_run(bench, engine, &curves.ids));
-  for (int rep = 0; rep < bench.reps; ++rep) {
-    // The order changes, so that a machine that becomes slower or faster favours neither side.
-    for (int turn = 0; turn < 2; ++turn) {
-      if ((turn + rep) % 2 == 0) {
-        ASSIGN_OR_RETURN(curves.cached.emplace_back(), cached_run(bench, engine, nullptr));
-      } else {
-        ASSIGN_OR_RETURN(curves.uncached.emplace_back(), uncached_run(engine, bar, &curves));
-      }
-    }
-  }
-  return curves;
-}
 
 double sum(const StepSeconds& seconds) {
   return std::accumulate(seconds.begin(), seconds.end(), 0.0);
@@ -111,18 +35,6 @@ double median_total(const std::vector<StepSeconds>& runs) {
     totals.push_back(sum(run));
   }
   return median(std::move(totals));
-}
-
-StepSeconds median_steps(const std::vector<StepSeconds>& runs) {
-  StepSeconds medians;
-  for (size_t step = 0; step < runs.front().size(); ++step) {
-    std::vector<double> values;
-    for (const StepSeconds& run : runs) {
-      values.push_back(run[step]);
-    }
-    medians.push_back(median(std::move(values)));
-  }
-  return medians;
 }
 
 // Of `cells` equal parts of the run the number `cell`: its first step and the step after it.
@@ -147,7 +59,7 @@ Json side_json(const std::vector<StepSeconds>& runs) {
   return out;
 }
 
-Json document_of(const NoCacheBench& bench, const Engine& engine, const Curves& curves) {
+Json document_of(const NoCacheBench& bench, const Engine& engine, const CacheCost& curves) {
   Json document = Json::object();
   document["model"] = json_of(engine.source());
   document["machine"] = machine_json(engine);
@@ -173,7 +85,7 @@ Json document_of(const NoCacheBench& bench, const Engine& engine, const Curves& 
   return document;
 }
 
-std::string totals_table(const Terminal& terminal, const Curves& curves) {
+std::string totals_table(const Terminal& terminal, const CacheCost& curves) {
   Table table({{"", Align::kLeft}, {"", Align::kLeft}, {"", Align::kLeft}});
   const auto add = [&](const std::string& what, const std::vector<StepSeconds>& runs) {
     std::string rates;
@@ -199,8 +111,8 @@ std::string totals_table(const Terminal& terminal, const Curves& curves) {
   return table.render(terminal);
 }
 
-std::string steps_table(const Terminal& terminal, const Curves& curves, const StepSeconds& cached,
-                        const StepSeconds& uncached) {
+std::string steps_table(const Terminal& terminal, const CacheCost& curves,
+                        const StepSeconds& cached, const StepSeconds& uncached) {
   Table table({{"tokens before", Align::kRight},
                {"with (ms)", Align::kRight},
                {"without (ms)", Align::kRight},
@@ -220,7 +132,7 @@ std::string steps_table(const Terminal& terminal, const Curves& curves, const St
 }
 
 // Milliseconds a token, upwards, against the length of the prefix.
-std::string chart(const Terminal& terminal, const Curves& curves, const StepSeconds& cached,
+std::string chart(const Terminal& terminal, const CacheCost& curves, const StepSeconds& cached,
                   const StepSeconds& uncached) {
   constexpr size_t kMargin = 11;
   const auto columns = static_cast<size_t>(terminal.columns());
@@ -262,10 +174,21 @@ std::string chart(const Terminal& terminal, const Curves& curves, const StepSeco
 }  // namespace
 
 Result<int> bench_no_cache(const NoCacheBench& bench, Engine& engine, Invocation& invocation) {
-  Curves curves;
+  CacheCost curves;
   {
     ProgressBar bar(&invocation.terminal, true);
-    ASSIGN_OR_RETURN(curves, measure(bench, engine, &bar));
+    CacheCostOptions options;
+    options.new_tokens = bench.new_tokens;
+    options.reps = bench.reps;
+    options.is_cancelled = InterruptGuard::was_interrupted;
+    options.on_step = [&bar](size_t step, size_t n_steps) {
+      bar.update("decoding without the state", step, n_steps, "tokens");
+    };
+    auto measured = measure_cache_cost(&engine, bench.prompt, options);
+    if (!measured) {
+      return fail_at("bench", std::move(measured).error());
+    }
+    curves = std::move(*measured);
   }
   Terminal& terminal = invocation.terminal;
   if (invocation.json) {

@@ -88,6 +88,13 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   return engine;
 }
 
+void Engine::use_threads(int n) {
+  CHECK(n >= 1 && n <= kMaxThreads) << n;
+  auto threads = std::make_unique<ThreadPool>(n);
+  context_.reset(new ExecContext{*backend_, *threads});
+  threads_ = std::move(threads);
+}
+
 const Tokenizer& Engine::tokenizer() const {
   CHECK(text_.tokenizer != nullptr) << "the model was loaded without its tokenizer";
   return *text_.tokenizer;

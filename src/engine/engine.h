@@ -70,6 +70,9 @@ class Engine {
   [[nodiscard]] const MemoryReading& memory_before_load() const { return memory_before_load_; }
   [[nodiscard]] const MemoryReading& memory_after_load() const { return memory_after_load_; }
   [[nodiscard]] ExecContext& context() { return *context_; }
+  // Works with n threads from now on, 1 to 1024 (CHECK): a reference to the context of before
+  // is not valid any more. No result changes by it.
+  void use_threads(int n);
 
   // Generates for every prompt with `config` merged over defaults(). The tokenizer and the thinking
   // ids of the model stand in for those that `options` leaves out.

@@ -74,7 +74,10 @@ struct RunRecord {
   int64_t answer_tokens = 0;
   uint64_t hash = 0;   // over the logits hashes of all steps, in order
   double seconds = 0;  // 0 in a shared tree, where no run has a time of its own
-  std::string trace;   // JSON lines, as docs/trace.schema.json; empty: none kept
+  // JSON lines, as docs/trace.schema.json; empty: none kept. What is given to the store may come
+  // compressed instead (TraceText::take_zstd); what the store gives is always text.
+  std::string trace;
+  std::string trace_zstd;
 };
 
 // What is known of a run without its trace.

@@ -11,6 +11,7 @@
 #include "lab/measures/divergence.h"
 #include "lab/measures/statistics.h"
 #include "lab/store/store.h"
+#include "lab/study/study_extras.h"
 
 namespace logitlab {
 
@@ -95,6 +96,7 @@ struct StudyResults {
   std::vector<DivergenceFigures> divergences;  // runs that differ in one setting, then first runs
                                                // of adjacent settings; at most 40
   SimilarityMatrix similarity;        // settings x settings: mean between, within on the diagonal
+  StudyExtras extras;                 // exact trees, the cost of the cache
   std::string headline;               // the answer in one sentence
   std::vector<std::string> findings;  // further sentences, each true by the figures
   std::vector<std::string> warnings;  // "three runs settle nothing: ..."

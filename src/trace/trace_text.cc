@@ -53,7 +53,7 @@ void TraceCompressor::append(std::string_view text, std::string* zstd) {
   *zstd = std::move(grown);
 }
 
-Result<std::string> decompress_trace(std::string_view zstd, std::string_view where) {
+Result<size_t> decompressed_trace_bytes(std::string_view zstd, std::string_view where) {
   size_t total = 0;
   for (size_t offset = 0; offset < zstd.size();) {
     const std::string_view rest = zstd.substr(offset);
@@ -73,6 +73,11 @@ Result<std::string> decompress_trace(std::string_view zstd, std::string_view whe
     total += static_cast<size_t>(text);
     offset += frame;
   }
+  return total;
+}
+
+Result<std::string> decompress_trace(std::string_view zstd, std::string_view where) {
+  ASSIGN_OR_RETURN(const size_t total, decompressed_trace_bytes(zstd, where));
   std::string out(total, '\0');
   const size_t written = ZSTD_decompress(out.data(), out.size(), zstd.data(), zstd.size());
   if (ZSTD_isError(written) != 0U || written != total) {

@@ -34,6 +34,9 @@ class TraceCompressor {
 // The text of concatenated frames; "" of none. kDataLoss: cut off, altered, or no frames of ours;
 // kResourceExhausted: more than 2 GiB, before any of it is read. `where` names it in messages.
 [[nodiscard]] Result<std::string> decompress_trace(std::string_view zstd, std::string_view where);
+// The text's length, by what the frames say of themselves. Errors as far as they are seen there.
+[[nodiscard]] Result<size_t> decompressed_trace_bytes(std::string_view zstd,
+                                                      std::string_view where);
 
 // Holds one run as the text that TraceFileWriter would write, small enough for 10,000 of them at
 // once: what is older than the last 16 KiB is kept compressed. One thread.

@@ -46,12 +46,13 @@ struct StudyRecord {
   std::string name;
   std::string source;  // YAML, after the overrides' text form in `overrides`
   std::vector<std::string> overrides;
-  std::string created;  // UTC, "2026-01-31T12:00:00Z"
+  std::string created;  // UTC, "2026-01-31T12:00:00Z"; empty: the store takes the time of now
   std::string status;   // "running", "done", "interrupted"
   RunOrigin origin;
   StudyTotals totals;       // zero until done
   std::string reading;      // written afterwards
   std::string extras_json;  // what measures without runs found (cache timings, exact trees)
+  int64_t n_runs = 0;       // that are there; told by the store
 };
 
 struct RunRecord {
@@ -78,46 +79,62 @@ struct RunRecord {
   // compressed instead (TraceText::take_zstd); what the store gives is always text.
   std::string trace;
   std::string trace_zstd;
+  int64_t trace_bytes = 0;  // of the text; told by the store, without the trace as well
 };
 
-// What is known of a run without its trace.
 struct RunFilter {
   std::optional<int64_t> study;
-  std::optional<std::string> model_hash;
-  int64_t limit = 0;  // 0: all; the newest first otherwise
+  std::optional<std::string> model_hash;  // of the study
+  int64_t limit = 0;                      // 0: all, in the order of their studies and indices
 };
 
-// One connection; one thread. Several processes may have the same file open.
+enum class StoreMode {
+  kWrite,  // the file and its folder are made where they are not
+  kRead,   // the file must be there; it may lie where nothing can be written
+};
+
+// $LOGITLAB_HOME/logitlab.db
+[[nodiscard]] std::string default_store_path();
+
+// One connection; one thread. Several processes may have the same file open: readers never wait,
+// writers wait for each other. What a call has returned survives the end of the process at any
+// moment; a power cut may take the last runs, each of them whole.
 class Store {
  public:
-  // Makes the file and its folder, migrates an older one. `path`: the default is
-  // $LOGITLAB_HOME/logitlab.db. kUnsupported: made by a newer version; kDataLoss: not a store;
-  // kPermissionDenied; kResourceExhausted (disk).
-  [[nodiscard]] static Result<std::unique_ptr<Store>> open(const std::string& path);
+  // Migrates an older file. kUnsupported: made by a newer version; kDataLoss: not a store, or a
+  // damaged one; kInvalidArgument: a folder, a device, a place that cannot be read or written;
+  // kNotFound: nothing there to read; kResourceExhausted (disk).
+  [[nodiscard]] static Result<std::unique_ptr<Store>> open(const std::string& path,
+                                                           StoreMode mode = StoreMode::kWrite);
   ~Store();
 
   [[nodiscard]] Result<int64_t> begin_study(const StudyRecord& study);
-  // One transaction. On error nothing of the run is there, and the earlier ones are.
+  // One transaction. On error nothing of the run is there, and the earlier ones are; after a full
+  // disk it can be tried again. kInvalidArgument: the study has a run of that index;
+  // kNotFound: no such study; kResourceExhausted.
   [[nodiscard]] Result<int64_t> add_run(const RunRecord& run);
   [[nodiscard]] Status add_runs(std::vector<RunRecord>* runs);  // all or none; fills the ids
+  // Sets status, totals and extras; any time, and again.
   [[nodiscard]] Status finish_study(int64_t id, std::string_view status, const StudyTotals& totals,
                                     std::string_view extras_json);
   [[nodiscard]] Status set_reading(int64_t study, std::string_view reading);
 
-  // Newest first.
-  [[nodiscard]] Result<std::vector<StudyRecord>> studies();
-  [[nodiscard]] Result<StudyRecord> study(int64_t id);  // kNotFound
-  [[nodiscard]] Result<std::vector<StudyRecord>> parts(int64_t course);
-  // Without traces.
+  [[nodiscard]] Result<std::vector<StudyRecord>> studies();              // newest first
+  [[nodiscard]] Result<StudyRecord> study(int64_t id);                   // kNotFound
+  [[nodiscard]] Result<std::vector<StudyRecord>> parts(int64_t course);  // in the order of making
+  // Without traces. With a limit the newest ones, newest first.
   [[nodiscard]] Result<std::vector<RunRecord>> runs(const RunFilter& filter);
   [[nodiscard]] Result<RunRecord> run(int64_t id);  // with its trace; kNotFound
-  // Calls `visit` with every run of a study and its trace, in order of index, one in memory at a
-  // time. A status that is not ok ends it.
+  // Calls `visit` with every run of a study, in order of index, one in memory at a time. A status
+  // that is not ok ends it. The visitor may use the store.
   [[nodiscard]] Status visit_runs(int64_t study,
-                                  const std::function<Status(const RunRecord&)>& visit);
+                                  const std::function<Status(const RunRecord&)>& visit,
+                                  bool with_traces = true);
   // Indices of the runs that are there: what --resume leaves out.
   [[nodiscard]] Result<std::vector<int64_t>> finished_runs(int64_t study);
+  // With its runs and, of a course, its parts. Gives the room back to the system. kNotFound.
   [[nodiscard]] Status remove_study(int64_t id);
+  [[nodiscard]] Status remove_run(int64_t id);
   [[nodiscard]] const std::string& path() const;
 
  private:

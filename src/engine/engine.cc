@@ -65,6 +65,7 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   ASSIGN_OR_RETURN(Described described, describe(engine->source_));
   if (described.text) {
     engine->text_ = std::move(*described.text);
+    engine->token_texts_ = std::make_unique<TokenizerTexts>(engine->text_.tokenizer.get());
   } else if (options.text == TextNeed::kRequired) {
     return tl::unexpected<Error>(std::move(described.text).error());
   } else {
@@ -112,19 +113,21 @@ std::optional<ThinkingIds> Engine::thinking_ids() const {
   return ThinkingIds{*open, *close};
 }
 
+GenerateOptions Engine::completed(GenerateOptions options) const {
+  if (options.token_texts == nullptr) {
+    options.token_texts = token_texts_.get();
+  }
+  if (!options.thinking) {
+    options.thinking = thinking_ids();
+  }
+  return options;
+}
+
 Result<GenerationResult> Engine::generate(std::span<const PromptInput> prompts,
                                           const GenerationConfig& config,
                                           const GenerateOptions& options) {
-  GenerateOptions completed = options;
-  const TokenizerTexts texts(text_.tokenizer.get());
-  if (completed.token_texts == nullptr && text_.tokenizer != nullptr) {
-    completed.token_texts = &texts;
-  }
-  if (!completed.thinking) {
-    completed.thinking = thinking_ids();
-  }
   return logitlab::generate(*context_, *model_, prompts,
-                            merge_generation_config(config, defaults_).config, completed);
+                            merge_generation_config(config, defaults_).config, completed(options));
 }
 
 Result<GenerationResult> Engine::generate(std::span<const TokenId> prompt,

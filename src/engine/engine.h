@@ -74,6 +74,9 @@ class Engine {
   // is not valid any more. No result changes by it.
   void use_threads(int n);
 
+  // `options` with the tokenizer and the thinking ids of the model in place of those left out.
+  [[nodiscard]] GenerateOptions completed(GenerateOptions options) const;
+
   // Generates for every prompt with `config` merged over defaults(). The tokenizer and the thinking
   // ids of the model stand in for those that `options` leaves out.
   [[nodiscard]] Result<GenerationResult> generate(std::span<const PromptInput> prompts,
@@ -98,6 +101,7 @@ class Engine {
   std::unique_ptr<ExecContext> context_;
   std::shared_ptr<const Model> model_;
   TextModel text_;
+  std::unique_ptr<const TokenTexts> token_texts_;  // null without a tokenizer
   Status text_status_;
   GenerationConfig defaults_;
   std::vector<std::string> ignored_defaults_;

@@ -60,6 +60,8 @@ struct TreeTotals {
   bool is_cancelled = false;
 };
 
+// max_time counts from the call. Runs that share prefixes have no time of their own: their traces
+// hold 0 seconds.
 // Every run gets the tokens, traces and logits hashes that it would have alone, bit for bit,
 // whatever the budget. A prompt is prefilled once, in the chunks that a single run would use. Runs
 // with beams or guidance share the prompt alone and are then generated one after the other.

@@ -14,10 +14,6 @@
 namespace logitlab {
 namespace {
 
-bool is_beam_search(const GenerationConfig& config) {
-  return config.num_beams.value_or(1) > 1;
-}
-
 // Nothing was generated: as many empty sequences as there would have been.
 void store_cancelled(const GenerationConfig& config, size_t n_prompts, GenerationResult* result) {
   const int64_t copies = config.num_return_sequences.value_or(1);
@@ -67,7 +63,12 @@ class NoGuidance final : public GuidanceSource {
   }
 };
 
-// All that can be refused is refused here, before any model work.
+}  // namespace
+
+bool is_beam_search(const GenerationConfig& config) {
+  return config.num_beams.value_or(1) > 1;
+}
+
 Status check_settings(RunSettings* settings) {
   const GenerationConfig& config = settings->config;
   const int64_t vocab_size = settings->model.config().vocab_size;
@@ -89,8 +90,6 @@ Status check_settings(RunSettings* settings) {
   return GuidanceRows::check(config, vocab_size);
 }
 
-}  // namespace
-
 Result<GenerationResult> generate(ExecContext& context, const Model& model,
                                   std::span<const PromptInput> prompts,
                                   const GenerationConfig& config, const GenerateOptions& options) {
@@ -105,7 +104,10 @@ Result<GenerationResult> generate(ExecContext& context, const Model& model,
     result.prompt_tokens += run.length();
     result.reused_prompt_tokens += run.reused;
   }
-  RunTracer tracer(settings);
+  RunTracer tracer(options.trace, {.seed = config.seed.value_or(0),
+                                   .vocab_size = model.config().vocab_size,
+                                   .thinking = options.thinking,
+                                   .start = settings.start});
   tracer.begin(runs, copies);
   ASSIGN_OR_RETURN(const bool is_read, prefill(settings, &runs));
   result.prefill_seconds = monotonic_seconds() - settings.start;

@@ -47,6 +47,13 @@ struct PromptRun {
   [[nodiscard]] int64_t length() const { return static_cast<int64_t>(ids.size()); }
 };
 
+// Whether `config` (after merge_generation_config) asks for beams.
+[[nodiscard]] bool is_beam_search(const GenerationConfig& config);
+
+// All that can be refused is refused here, before any model work; finds the stop texts.
+// kInvalidArgument.
+[[nodiscard]] Status check_settings(RunSettings* settings);
+
 // Lengths are settled, nothing has run. `may_use_callers_state`: the state that the caller gave is
 // the one to continue; else a fork of it is. kInvalidArgument: an empty prompt, an id outside the
 // vocabulary, no room for one token.

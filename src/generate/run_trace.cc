@@ -35,14 +35,13 @@ void RunTracer::begin(std::span<const PromptRun> prompts, int64_t sequences_per_
   if (!is_on()) {
     return;
   }
-  const TraceOptions& options = settings_.options.trace;
-  RunTrace run = options.run;
-  run.seed = settings_.config.seed.value_or(0);
-  run.vocab_size = settings_.model.config().vocab_size;
-  run.n_candidates = options.n_candidates;
-  if (settings_.options.thinking) {
-    run.think_open = settings_.options.thinking->open;
-    run.think_close = settings_.options.thinking->close;
+  RunTrace run = options_.run;
+  run.seed = facts_.seed;
+  run.vocab_size = facts_.vocab_size;
+  run.n_candidates = options_.n_candidates;
+  if (facts_.thinking) {
+    run.think_open = facts_.thinking->open;
+    run.think_close = facts_.thinking->close;
   }
   has_occurred_.assign(static_cast<size_t>(run.vocab_size), false);
   run.prompts.clear();
@@ -60,17 +59,17 @@ void RunTracer::begin(std::span<const PromptRun> prompts, int64_t sequences_per_
   }
   note(run.think_open);
   note(run.think_close);
-  options.sink->begin(run);
+  options_.sink->begin(run);
 }
 
 std::unique_ptr<StepTracer> RunTracer::make_step_tracer(std::span<const TokenId> prompt) const {
   if (!is_on()) {
     return nullptr;
   }
-  auto tracer = std::make_unique<StepTracer>(
-      StepTracerOptions{.vocab_size = settings_.model.config().vocab_size,
-                        .n_candidates = settings_.options.trace.n_candidates,
-                        .full_rows = settings_.options.trace.full_rows});
+  auto tracer =
+      std::make_unique<StepTracer>(StepTracerOptions{.vocab_size = facts_.vocab_size,
+                                                     .n_candidates = options_.n_candidates,
+                                                     .full_rows = options_.full_rows});
   tracer->begin_sequence(prompt);
   return tracer;
 }
@@ -84,14 +83,14 @@ void RunTracer::step(const TracedStep& step) {
   for (const TokenId id : step.tied_at_max) {
     note(id);
   }
-  settings_.options.trace.sink->step(step);
+  options_.sink->step(step);
 }
 
 void RunTracer::beam_step(const TracedBeamStep& step) {
   for (const TracedBeam& candidate : step.candidates) {
     note(candidate.id);
   }
-  settings_.options.trace.sink->beam_step(step);
+  options_.sink->beam_step(step);
 }
 
 void RunTracer::end(const GenerationResult& result) {
@@ -103,16 +102,16 @@ void RunTracer::end(const GenerationResult& result) {
     end.sequences.push_back(traced(static_cast<int64_t>(end.sequences.size()), sequence));
   }
   end.beam_stop = result.beam_stop;
-  end.seconds = monotonic_seconds() - settings_.start;
-  if (settings_.options.trace.piece) {
+  end.seconds = facts_.start ? monotonic_seconds() - *facts_.start : 0;
+  if (options_.piece) {
     for (size_t id = 0; id < has_occurred_.size(); ++id) {
       if (has_occurred_[id]) {
         const auto token = static_cast<TokenId>(id);
-        end.pieces.emplace_back(token, settings_.options.trace.piece(token));
+        end.pieces.emplace_back(token, options_.piece(token));
       }
     }
   }
-  settings_.options.trace.sink->end(end);
+  options_.sink->end(end);
 }
 
 }  // namespace logitlab

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,12 +14,23 @@
 
 namespace logitlab {
 
+// What a tracer takes from its run.
+struct TracedFacts {
+  uint64_t seed = 0;
+  int64_t vocab_size = 0;
+  std::optional<ThinkingIds> thinking;
+  // monotonic_seconds() at the call; none: the trace holds no time.
+  std::optional<double> start;
+};
+
 // Without a sink every function returns at once. Steps allocate nothing.
 class RunTracer {
  public:
-  explicit RunTracer(const RunSettings& settings) : settings_(settings) {}
+  // `options` outlives it.
+  RunTracer(const TraceOptions& options, const TracedFacts& facts)
+      : options_(options), facts_(facts) {}
 
-  [[nodiscard]] bool is_on() const { return settings_.options.trace.sink != nullptr; }
+  [[nodiscard]] bool is_on() const { return options_.sink != nullptr; }
   // `sequences_per_prompt`: how many each prompt will return.
   void begin(std::span<const PromptRun> prompts, int64_t sequences_per_prompt);
   // One per sequence; null without a sink.
@@ -30,7 +42,8 @@ class RunTracer {
  private:
   void note(TokenId id);
 
-  const RunSettings& settings_;
+  const TraceOptions& options_;
+  TracedFacts facts_;
   std::vector<bool> has_occurred_;  // [vocab_size]
 };
 

@@ -97,6 +97,7 @@ struct StepTracer::Impl {
     survivors.reserve(vocab_size);
     survivor_scores.reserve(vocab_size);
     touched.reserve(vocab_size);
+    followed.reserve(static_cast<size_t>(options.n_candidates) + 1);
     step.tied_at_max.reserve(kMostTied);
     step.candidates.reserve(static_cast<size_t>(options.n_candidates) + 1);
   }
@@ -130,6 +131,10 @@ struct StepTracer::Impl {
   std::vector<TokenId> survivors;  // ascending
   std::vector<float> survivor_scores;
   std::vector<TokenId> touched;
+  std::vector<TracedCandidate> followed;  // the candidates after the last stage
+  Choice final_choice;
+  bool is_settled = false;  // the two above are of this step
+  TokenId last_id = -1;     // chosen, and not among in_answer yet
   int64_t n_survivors = 0;
   double mass = 0;
 };
@@ -137,6 +142,9 @@ struct StepTracer::Impl {
 void StepTracer::Impl::begin(std::span<const float> row, std::span<const float> first_scores) {
   CHECK(static_cast<int64_t>(row.size()) == options.vocab_size) << row.size();
   CHECK(first_scores.size() == row.size()) << first_scores.size();
+  in_answer.insert(last_id);
+  last_id = -1;
+  is_settled = false;
   logits = row;
   entering = first_scores;
   is_listed = false;
@@ -381,11 +389,16 @@ StepTracer::StepTracer(const StepTracerOptions& options) {
 
 StepTracer::~StepTracer() = default;
 
-void StepTracer::begin_sequence(std::span<const TokenId> prompt) {
+void StepTracer::begin_sequence(std::span<const TokenId> prompt,
+                                std::span<const TokenId> generated) {
   impl_->in_prompt.clear();
   impl_->in_answer.clear();
+  impl_->last_id = -1;
   for (const TokenId id : prompt) {
     impl_->in_prompt.insert(id);
+  }
+  for (const TokenId id : generated) {
+    impl_->in_answer.insert(id);
   }
 }
 
@@ -438,7 +451,14 @@ TracedStep& StepTracer::end_step(std::span<const float> scores, TokenId id,
   step.id = id;
   step.logit = impl.logits[static_cast<size_t>(id)];
   step.score = scores[static_cast<size_t>(id)];
-  const Choice choice = impl.final_distribution(scores);
+  if (!impl.is_settled) {
+    impl.final_choice = impl.final_distribution(scores);
+    impl.followed = step.candidates;
+    impl.is_settled = true;
+  } else {
+    step.candidates = impl.followed;
+  }
+  const Choice& choice = impl.final_choice;
   step.raw_probability = impl.raw.probability(step.logit);
   step.probability = choice.probability(step.score);
   step.entropy = choice.entropy;
@@ -454,7 +474,7 @@ TracedStep& StepTracer::end_step(std::span<const float> scores, TokenId id,
   if (draw) {
     impl.take_draw(scores, *draw);
   }
-  impl.in_answer.insert(id);
+  impl.last_id = id;
   return step;
 }
 

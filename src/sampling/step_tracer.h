@@ -18,7 +18,7 @@ struct StepTracerOptions {
   bool full_rows = false;     // keep the whole row of logits
 };
 
-// One per sequence; one thread. Per step: begin_step, the chain with the tracer as its observer,
+// One thread. Per step: begin_step, the chain with the tracer as its observer,
 // then end_step. Probabilities agree with double arithmetic within 1e-6 (relative): exponentials
 // are float32, sums double; in a stage's mass, a token below e^-87 of the best one counts as 0.
 // Nothing is allocated after the first step.
@@ -27,8 +27,9 @@ class StepTracer final : public StageObserver {
   explicit StepTracer(const StepTracerOptions& options);
   ~StepTracer() override;
 
-  // The ids that count as "in the prompt". Forgets what was generated.
-  void begin_sequence(std::span<const TokenId> prompt);
+  // The ids that count as "in the prompt", and those that count as generated; forgets the ones of
+  // before. Cheap, so that one tracer can serve many sequences step by step.
+  void begin_sequence(std::span<const TokenId> prompt, std::span<const TokenId> generated = {});
   // logits: [vocab_size], raw (after logits_dtype); valid until end_step.
   void begin_step(std::span<const float> logits);
   // The same where what enters the first processor is not the logits: beam search begins with their
@@ -37,8 +38,10 @@ class StepTracer final : public StageObserver {
   void after_stage(int64_t stage, const LogitsProcessor& processor,
                    std::span<const float> scores) override;
   // The choice from `scores` ([vocab_size], as the chain left them); `draw`: none under greedy
-  // decoding. The result is valid until the next begin_step; sequence and step are the caller's to
-  // fill. `id` counts as generated from then on.
+  // decoding. The result is valid until the next begin_step or end_step; sequence and step are the
+  // caller's to fill. May be called again with the same scores and another choice, as when several
+  // runs have come the same way: each result is what it would be alone. The last `id` counts as
+  // generated from the next begin_step on.
   TracedStep& end_step(std::span<const float> scores, TokenId id, const std::optional<Draw>& draw);
 
  private:

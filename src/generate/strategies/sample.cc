@@ -7,27 +7,22 @@
 
 #include "base/env.h"
 #include "generate/guidance_source.h"
+#include "generate/sequence_run.h"
 #include "generate/stopping.h"
-#include "generate/thinking.h"
 #include "sampling/processor_chain.h"
-#include "sampling/sampler.h"
 #include "sampling/step_tracer.h"
 
 namespace logitlab {
 namespace {
 
-// One sequence on its way: what has been generated, and how the next token is chosen.
 struct Sequence {
   int64_t number = 0;  // among those of the call
   int64_t prompt = 0;
-  int64_t prompt_length = 0;
   DecodeState* state = nullptr;
-  std::vector<TokenId> ids;  // prompt and generated
+  SequenceRun run;
   ProcessorChain chain;
   StoppingCriteria stopping;
-  ThinkingCounter thinking;
   std::unique_ptr<StepTracer> tracer;  // null without a trace
-  std::optional<Stop> stop;
 };
 
 class SampleRun {
@@ -41,7 +36,6 @@ class SampleRun {
   Status make_sequences();
   // Chooses the next token of `sequence` from raw logits [vocab_size].
   Status advance(Sequence* sequence, std::span<const float> logits, int64_t step);
-  [[nodiscard]] std::optional<Draw> draw_of(const Sequence& sequence, int64_t step) const;
   Status step(int64_t step);
   [[nodiscard]] bool is_done() const;
   void cancel();
@@ -81,27 +75,15 @@ Status SampleRun::make_sequences() {
       ASSIGN_OR_RETURN(ProcessorChain chain, build_chain(settings_.config, options));
       sequences_.push_back({.number = static_cast<int64_t>(sequences_.size()),
                             .prompt = prompt.index,
-                            .prompt_length = prompt.length(),
                             .state = state,
-                            .ids = {prompt.ids.begin(), prompt.ids.end()},
+                            .run = {prompt.index, prompt.ids, settings_.options.thinking},
                             .chain = std::move(chain),
                             .stopping = {settings_.config, prompt.lengths.max_new_tokens,
                                          settings_.start, settings_.stop_texts},
-                            .thinking = {settings_.options.thinking, prompt.ids},
-                            .tracer = tracer_.make_step_tracer(prompt.ids),
-                            .stop = std::nullopt});
+                            .tracer = tracer_.make_step_tracer(prompt.ids)});
     }
   }
   return {};
-}
-
-std::optional<Draw> SampleRun::draw_of(const Sequence& sequence, int64_t step) const {
-  if (!settings_.config.do_sample.value_or(false)) {
-    return std::nullopt;
-  }
-  return Draw{settings_.config.seed.value_or(0),
-              settings_.options.sequence_index + static_cast<uint32_t>(sequence.number),
-              static_cast<uint32_t>(step)};
 }
 
 Status SampleRun::advance(Sequence* sequence, std::span<const float> logits, int64_t step) {
@@ -110,17 +92,12 @@ Status SampleRun::advance(Sequence* sequence, std::span<const float> logits, int
   if (tracer != nullptr) {
     tracer->begin_step(logits);
   }
-  sequence->chain.apply(scores_, {sequence->ids, sequence->prompt_length}, tracer);
-  const std::optional<Draw> draw = draw_of(*sequence, step);
-  TokenId id = 0;
-  if (draw) {
-    ASSIGN_OR_RETURN(id, sample(scores_, *draw));
-  } else {
-    id = arg_max(scores_);
-  }
-  sequence->stop = sequence->stopping.check(sequence->ids, id, step + 1);
-  const bool is_thinking = sequence->thinking.push(id, sequence->stopping.is_end_token(id));
-  sequence->ids.push_back(id);
+  sequence->chain.apply(scores_, sequence->run.view(), tracer);
+  const std::optional<Draw> draw =
+      draw_of(settings_.config,
+              settings_.options.sequence_index + static_cast<uint32_t>(sequence->number), step);
+  ASSIGN_OR_RETURN(const TokenId id, choose_token(scores_, draw));
+  const bool is_thinking = sequence->run.push(id, sequence->stopping);
   sequence->chain.accept(id);
   if (tracer != nullptr) {
     TracedStep& traced = tracer->end_step(scores_, id, draw);
@@ -138,14 +115,12 @@ Status SampleRun::advance(Sequence* sequence, std::span<const float> logits, int
 
 bool SampleRun::is_done() const {
   return std::all_of(sequences_.begin(), sequences_.end(),
-                     [](const Sequence& sequence) { return sequence.stop.has_value(); });
+                     [](const Sequence& sequence) { return sequence.run.has_ended(); });
 }
 
 void SampleRun::cancel() {
   for (Sequence& sequence : sequences_) {
-    if (!sequence.stop) {
-      sequence.stop = Stop{StopReason::kCancelled, ""};
-    }
+    sequence.run.cancel();
   }
 }
 
@@ -160,16 +135,16 @@ Status SampleRun::step(int64_t step) {
   batch_.clear();
   chosen_.clear();
   for (Sequence& sequence : sequences_) {
-    if (!sequence.stop) {
-      batch_.push_back({sequence.state, std::span(sequence.ids).last(1), LogitRows::kLast});
-      chosen_.push_back({static_cast<size_t>(sequence.number), sequence.ids.back()});
+    if (!sequence.run.has_ended()) {
+      batch_.push_back({sequence.state, sequence.run.ids().last(1), LogitRows::kLast});
+      chosen_.push_back({static_cast<size_t>(sequence.number), sequence.run.ids().back()});
     }
   }
   ASSIGN_OR_RETURN(const Logits logits, settings_.forward(batch_));
   RETURN_IF_ERROR(guidance_.advance(settings_, chosen_));
   int64_t row = 0;
   for (Sequence& sequence : sequences_) {
-    if (!sequence.stop) {
+    if (!sequence.run.has_ended()) {
       RETURN_IF_ERROR(advance(&sequence, logits.row(row++), step));
     }
   }
@@ -177,17 +152,8 @@ Status SampleRun::step(int64_t step) {
 }
 
 void SampleRun::store(GenerationResult* result) {
-  for (Sequence& sequence : sequences_) {
-    SequenceResult one;
-    one.prompt = sequence.prompt;
-    one.ids.assign(sequence.ids.begin() + sequence.prompt_length, sequence.ids.end());
-    one.stop_reason = sequence.stop->reason;
-    one.stop_id = one.stop_reason == StopReason::kEos ? one.ids.back() : -1;
-    one.stop_string = sequence.stop->text;
-    one.thinking_tokens = sequence.thinking.thinking_tokens();
-    one.answer_tokens = sequence.thinking.answer_tokens();
-    one.is_thinking_open = sequence.thinking.is_open();
-    result->sequences.push_back(std::move(one));
+  for (const Sequence& sequence : sequences_) {
+    result->sequences.push_back(sequence.run.result());
   }
 }
 

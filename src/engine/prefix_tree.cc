@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/env.h"
 #include "base/json.h"
+#include "engine/live_state.h"
 #include "generate/prompt_run.h"
 #include "generate/run_trace.h"
 #include "generate/sequence_run.h"
@@ -55,41 +56,6 @@ struct Run {
   uint64_t seed = 0;
   std::optional<SequenceRun> sequence;  // none once it has ended
   std::optional<RunTracer> tracer;
-};
-
-// Bytes of all states that live, and the most there were.
-struct StateLedger {
-  size_t live = 0;
-  size_t peak = 0;
-};
-
-// A state that is counted while it lives. Counted as if it shared nothing: what it will need once
-// it and those that it was forked from have been written.
-class LiveState {
- public:
-  LiveState(DecodeState state, size_t bytes, StateLedger* ledger)
-      : state_(std::move(state)), ledger_(ledger) {
-    set_bytes(bytes);
-  }
-  LiveState(LiveState&& other) noexcept
-      : state_(std::move(other.state_)),
-        ledger_(other.ledger_),
-        bytes_(std::exchange(other.bytes_, 0)) {}
-  LiveState& operator=(LiveState&&) = delete;
-  ~LiveState() { ledger_->live -= bytes_; }
-
-  [[nodiscard]] DecodeState& state() { return state_; }
-  [[nodiscard]] LiveState fork() const { return {state_.fork(), bytes_, ledger_}; }
-  void set_bytes(size_t bytes) {
-    ledger_->live = ledger_->live - bytes_ + bytes;
-    ledger_->peak = std::max(ledger_->peak, ledger_->live);
-    bytes_ = bytes;
-  }
-
- private:
-  DecodeState state_;
-  StateLedger* ledger_;
-  size_t bytes_ = 0;
 };
 
 // A state that several branches go on from. The last one takes it, the others fork it.
@@ -400,19 +366,15 @@ void PrefixTree::make_room(const Snapshot& spared, size_t wanted) {
   }
 }
 
-// Token by token, as the state was made: a chunk of several could give other bits.
 Status PrefixTree::replay(const Branch& branch) {
   Snapshot& snapshot = *branch.from;
   LiveState state = prompts_[snapshot.prompt].root->fork();
   const std::span<const TokenId> ids = runs_[branch.runs.front()].sequence->generated();
-  for (int64_t i = 0; i < snapshot.n_generated; ++i) {
-    const SequenceChunk chunk{&state.state(), ids.subspan(static_cast<size_t>(i), 1),
-                              LogitRows::kNone};
-    RETURN_IF_ERROR(engine_.model().forward(engine_.context(), {&chunk, 1}));
-    ++totals_.forward_passes;
-    ++totals_.decode_rows;
-    ++totals_.replayed_rows;
-  }
+  const auto n = static_cast<size_t>(snapshot.n_generated);
+  RETURN_IF_ERROR(replay_tokens(engine_.context(), engine_.model(), ids.first(n), &state.state()));
+  totals_.forward_passes += snapshot.n_generated;
+  totals_.decode_rows += snapshot.n_generated;
+  totals_.replayed_rows += snapshot.n_generated;
   state.set_bytes(bytes_of(snapshot));
   snapshot.state.emplace(std::move(state));
   return {};

@@ -109,5 +109,7 @@ struct PlannedRun {
   uint64_t seed = 0;
 };
 [[nodiscard]] std::vector<PlannedRun> plan_runs(const Study& study);
+// Of all runs, by their max_new_tokens (20 where a setting has none). Beams count once.
+[[nodiscard]] int64_t new_tokens_at_most(const Study& study);
 
 }  // namespace logitlab

@@ -91,17 +91,18 @@ constexpr std::string_view kRunFilter =
     "(?1 IS NULL OR study = ?1) AND "
     "(?2 IS NULL OR study IN (SELECT id FROM study WHERE model_hash = ?2))";
 
-Result<bool> is_empty(Sqlite* database) {
-  ASSIGN_OR_RETURN(const int64_t n, database->integer("SELECT count(*) FROM sqlite_schema"));
-  return n == 0;
-}
-
 }  // namespace
 
 Status require_store(Sqlite* database, size_t last_version) {
-  ASSIGN_OR_RETURN(const int64_t application, database->integer("PRAGMA application_id"));
-  ASSIGN_OR_RETURN(const int64_t version, database->integer("PRAGMA user_version"));
-  ASSIGN_OR_RETURN(const bool empty, is_empty(database));
+  // One statement, so that no other process makes the store between two questions.
+  ASSIGN_OR_RETURN(SqliteStatement header,
+                   database->prepare("SELECT (SELECT count(*) FROM sqlite_schema), "
+                                     "(SELECT application_id FROM pragma_application_id), "
+                                     "(SELECT user_version FROM pragma_user_version)"));
+  ASSIGN_OR_RETURN([[maybe_unused]] const bool has_row, header.step());
+  const bool empty = header.integer() == 0;
+  const int64_t application = header.integer();
+  const int64_t version = header.integer();
   if (application != kStoreApplicationId && (application != 0 || version != 0 || !empty)) {
     return fail(ErrorCode::kDataLoss,
                 "{}: found a database of another program, want a store of logitlab; name another "

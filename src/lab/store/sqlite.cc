@@ -14,8 +14,9 @@ namespace {
 // A writer holds the file for one run's insertion: milliseconds, unless its disk is stuck.
 constexpr int kBusyTimeoutMs = 30'000;
 
+// A write that the system cut short has no errno by the time SQLite tells of it.
 bool is_disk_full(int code, int system_error) {
-  return code == SQLITE_FULL ||
+  return code == SQLITE_FULL || code == SQLITE_IOERR_WRITE || code == SQLITE_IOERR_SHMSIZE ||
          ((code & 0xff) == SQLITE_IOERR &&
           (system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG));
 }
@@ -190,7 +191,7 @@ tl::unexpected<Error> Sqlite::error(int code) const {
   const std::string said = sqlite3_errmsg(database_);
   if (is_disk_full(code, system_error)) {
     return fail(ErrorCode::kResourceExhausted,
-                "{}: no room on the disk; what was stored before is there, make room and go on",
+                "{}: the disk takes no more; what was stored before is there, make room and go on",
                 path_);
   }
   switch (code & 0xff) {

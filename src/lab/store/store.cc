@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -130,6 +131,21 @@ Status use_write_ahead_log(Sqlite* database) {
   }
 }
 
+// SQLite takes a file of a few bytes for an empty database and writes over it.
+Status require_database(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  char magic[16] = {};
+  file.read(magic, sizeof magic);
+  const auto n = file.gcount();
+  if (n > 0 && std::memcmp(magic, "SQLite format 3", sizeof magic) != 0) {
+    return fail(ErrorCode::kDataLoss,
+                "{}: found a file that is not a database, want a store of logitlab; name another "
+                "with --store",
+                path.string());
+  }
+  return {};
+}
+
 Status require_place(const fs::path& path, StoreMode mode) {
   std::error_code error;
   const fs::file_status found = fs::status(path, error);
@@ -138,7 +154,7 @@ Status require_place(const fs::path& path, StoreMode mode) {
       return fail(ErrorCode::kInvalidArgument, "{}: found {}, want a file for the store",
                   path.string(), fs::is_directory(found) ? "a folder" : "a device or pipe");
     }
-    return {};
+    return require_database(path);
   }
   if (mode == StoreMode::kRead) {
     return fail(ErrorCode::kNotFound,

@@ -10,7 +10,7 @@ import unittest
 import tiny_model
 
 COMMANDS = ["first-contact", "generate", "chat", "tokenize", "template", "logits", "process",
-            "inspect", "whatif", "doctor", "bench"]
+            "inspect", "whatif", "studies", "study", "doctor", "bench"]
 
 
 class CliCase(unittest.TestCase):

@@ -166,9 +166,47 @@ def process_seeds():
         write("fuzz_process", name, json.dumps(line, separators=(",", ":")).encode())
 
 
+def study_seeds():
+    start = "name: s\nquestion: why?\n"
+    everything = start + """title: "A: b"
+expect: >-
+  Two
+  lines.
+prompts:
+  - One
+  - {name: two, messages: [{role: user, content: Two}]}
+  - {name: raw, text: Three, chat: false}
+thinking: false
+settings: {do_sample: true, top_p: 1.0, eos_token_id: [2, 11], stop_strings: ["\\n"]}
+execution: {threads: 2}
+sweep:
+  temperature: [0.2, 1e0]
+  neighbours: [0, 3]
+variants:
+  greedy: {settings: {do_sample: false, top_p: null}, runs: 1, control: true, prompt: two}
+  seeds: {seeds: [1, 18446744073709551615]}
+seeds: {policy: running, base: 7}
+runs: 2
+measures: [texts, next-token]
+exact: {mass: 0.5, max_nodes: 10}
+candidates: 5
+published_jaccard: true
+"""
+    for name, text in (
+            ("everything", everything),
+            ("course", start + "studies:\n  - top-k\n  - ./other.yaml\n"),
+            ("list", start + "prompt: |\n  a\n  b\nvariants:\n- name: a\n- name: b\n  thinking: true\n"),
+            ("aliases", "a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n"),
+            ("nested", start + "settings: " + "[" * 600 + "]" * 600),
+            ("large", start + "prompt: p\nruns: 99999\nsweep: {top_k: [1, 2]}\n"),
+            ("numbers", start + "prompt: p\nsettings: {temperature: .nan, top_k: 1e999, min_p: +.5}\n")):
+        write("fuzz_study", name, text.encode())
+
+
 if __name__ == "__main__":
     safetensors_seeds()
     gguf_seeds()
     config_seeds()
     trace_seeds()
     process_seeds()
+    study_seeds()

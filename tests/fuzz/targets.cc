@@ -12,6 +12,7 @@
 #include "formats/hf_config.h"
 #include "formats/npy.h"
 #include "formats/safetensors.h"
+#include "lab/study/study_file.h"
 #include "trace/trace_file.h"
 
 namespace logitlab {
@@ -167,6 +168,26 @@ void fuzz_process(std::span<const uint8_t> input) {
     CHECK(json.has_value() && json->contains("id")) << answer.text;
     CHECK(json->contains("error") == answer.is_error) << answer.text;
     CHECK(json->contains("survivors") != answer.is_error) << answer.text;
+  }
+}
+
+void fuzz_study(std::span<const uint8_t> input) {
+  const auto study = parse_study(as_text(input), kWhere);
+  if (!study) {
+    check_message(study.error());
+    return;
+  }
+  CHECK(!study->name.empty() && !study->question.empty());
+  CHECK(study->is_course() == study->settings.empty());
+  CHECK(study->is_course() == study->prompts.empty());
+  const std::vector<PlannedRun> plan = plan_runs(*study);
+  CHECK(plan.size() <= static_cast<size_t>(kMostRuns)) << plan.size();
+  for (const PlannedRun& run : plan) {
+    CHECK(run.prompt < study->prompts.size() && run.setting < study->settings.size());
+    CHECK(run.run < study->settings[run.setting].runs);
+  }
+  for (const StudySetting& setting : study->settings) {
+    CHECK(!setting.config.seed && printable(setting.name) == setting.name) << setting.name;
   }
 }
 

@@ -18,6 +18,8 @@ void fuzz_config(std::span<const uint8_t> input);
 void fuzz_trace(std::span<const uint8_t> input);
 // A line of `logitlab process`: rows, ids and settings through the processors.
 void fuzz_process(std::span<const uint8_t> input);
+// A study file.
+void fuzz_study(std::span<const uint8_t> input);
 
 struct FuzzTarget {
   std::string_view name;  // also the folder of its seeds below corpus/
@@ -26,7 +28,7 @@ struct FuzzTarget {
 inline constexpr FuzzTarget kFuzzTargets[] = {
     {"fuzz_safetensors", fuzz_safetensors}, {"fuzz_gguf", fuzz_gguf},
     {"fuzz_config", fuzz_config},           {"fuzz_trace", fuzz_trace},
-    {"fuzz_process", fuzz_process},
+    {"fuzz_process", fuzz_process},         {"fuzz_study", fuzz_study},
 };
 
 }  // namespace logitlab

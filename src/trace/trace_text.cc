@@ -23,7 +23,7 @@ std::string_view view(const fmt::memory_buffer& buffer) {
 
 struct TraceCompressor::Impl {
   struct Free {
-    void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+    void operator()(ZSTD_CCtx* owned) const { ZSTD_freeCCtx(owned); }
   };
   std::unique_ptr<ZSTD_CCtx, Free> context{ZSTD_createCCtx()};
   std::string frame;

@@ -50,6 +50,8 @@ struct Command {
 [[nodiscard]] Command inspect_command();
 [[nodiscard]] Command logits_command();
 [[nodiscard]] Command process_command();
+[[nodiscard]] Command studies_command();
+[[nodiscard]] Command study_command();
 [[nodiscard]] Command template_command();
 [[nodiscard]] Command tokenize_command();
 [[nodiscard]] Command whatif_command();

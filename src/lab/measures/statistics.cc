@@ -13,6 +13,9 @@ namespace {
 
 constexpr size_t kFewestForAnInterval = 3;
 constexpr int64_t kMostRelabelings = 20'000;
+// Drawn ones are fewer where each looks at many pairs.
+constexpr int64_t kFewestRelabelings = 999;
+constexpr int64_t kMostPairsLookedAt = 20'000'000;
 // Differences of means of at most some thousand similarities in [0, 1], summed in two orders.
 constexpr double kEqual = 1e-12;
 // One-sided 5 % and a power of 80 %: quantiles of the normal distribution.
@@ -323,7 +326,10 @@ PermutationTest permutation_test(const SimilarityMatrix& matrix, std::span<const
   Numbers numbers(seed);
   std::vector<size_t> order(n);
   std::iota(order.begin(), order.end(), size_t{0});
-  for (int64_t k = 0; k < kMostRelabelings; ++k) {
+  const auto n_pairs = static_cast<int64_t>(n * (n - 1) / 2);
+  const int64_t drawn =
+      std::clamp(kMostPairsLookedAt / n_pairs, kFewestRelabelings, kMostRelabelings);
+  for (int64_t k = 0; k < drawn; ++k) {
     std::fill(chosen.begin(), chosen.end(), false);
     for (size_t i = 0; i < first.size(); ++i) {
       std::swap(order[i], order[i + numbers.below(n - i)]);
@@ -331,10 +337,11 @@ PermutationTest permutation_test(const SimilarityMatrix& matrix, std::span<const
     }
     relabeling.count(chosen);
   }
-  test.relabelings = kMostRelabelings;
+  test.relabelings = drawn;
   // The labels as they are count as one relabeling: so p is never 0.
-  test.p_value = static_cast<double>(relabeling.as_large + 1) / (kMostRelabelings + 1);
-  test.smallest_p = 1.0 / (kMostRelabelings + 1);
+  const auto all = static_cast<double>(drawn + 1);
+  test.p_value = static_cast<double>(relabeling.as_large + 1) / all;
+  test.smallest_p = 1 / all;
   return test;
 }
 

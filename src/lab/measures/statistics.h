@@ -60,7 +60,7 @@ struct BootstrapOptions {
 struct PermutationTest {
   double difference = 0;
   double p_value = 1;
-  int64_t relabelings = 0;  // all of them when there are at most 20,000, else so many drawn
+  int64_t relabelings = 0;  // all when there are at most 20,000, else 999 or more
   bool is_exact = false;
   double smallest_p = 1;  // what this number of texts can give at best
 };

@@ -95,6 +95,7 @@ struct StudyResults {
                                          // all pairs when there are at most 12 settings
   std::vector<DivergenceFigures> divergences;  // runs that differ in one setting, then first runs
                                                // of adjacent settings; at most 40
+  int64_t compared_runs = 0;  // likeness is that of the first so many runs of a setting; 0: of all
   SimilarityMatrix similarity;        // settings x settings: mean between, within on the diagonal
   StudyExtras extras;                 // exact trees, the cost of the cache
   std::string headline;               // the answer in one sentence
@@ -104,6 +105,10 @@ struct StudyResults {
 
 // Reads the runs one by one: memory grows with the number of runs and steps, not with their traces.
 [[nodiscard]] Result<StudyResults> analyse_study(Store* store, int64_t study);
+void add(StudyTotals* sum, const StudyTotals& part);
+// Tokens that went through the model for one that was asked for; a token counts as asked for by
+// every run, the prompt's too.
+[[nodiscard]] double computed_share(const StudyTotals& totals);
 // The same as one JSON document.
 [[nodiscard]] std::string to_json_text(const StudyResults& results);
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -184,7 +185,7 @@ class TreeBuilder final : public YAML::EventHandler {
     if (level.node.kind == YamlNode::Kind::kList) {
       level.node.items.push_back(std::move(node));
     } else if (level.key) {
-      level.node.entries.emplace_back(*std::move(level.key), std::move(node));
+      level.node.entries.push_back({*std::move(level.key), std::move(node)});
       level.key.reset();
     } else {
       if (node.kind != YamlNode::Kind::kScalar || node.text.empty()) {

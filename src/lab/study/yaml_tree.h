@@ -6,13 +6,14 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
 
 namespace logitlab {
+
+struct YamlEntry;
 
 struct YamlNode {
   enum class Kind { kScalar, kList, kMap };
@@ -21,11 +22,16 @@ struct YamlNode {
   std::string text;        // of a scalar
   bool is_quoted = false;  // a scalar that is a text whatever it looks like
   std::vector<YamlNode> items;
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // keys are scalars, each once
+  std::vector<YamlEntry> entries;  // keys are scalars, each once
 
   // Null when the mapping has no such key.
   [[nodiscard]] const YamlNode* find(std::string_view key) const;
   [[nodiscard]] bool is_null() const;
+};
+
+struct YamlEntry {
+  YamlNode key;
+  YamlNode value;
 };
 
 // Scalars by YAML's core schema: null, true, false, whole numbers, numbers; a number that a double

@@ -197,6 +197,7 @@ published_jaccard: true
             ("course", start + "studies:\n  - top-k\n  - ./other.yaml\n"),
             ("list", start + "prompt: |\n  a\n  b\nvariants:\n- name: a\n- name: b\n  thinking: true\n"),
             ("aliases", "a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n"),
+            ("endless", " &$a:, *name: [*b, *b]\n"),
             ("nested", start + "settings: " + "[" * 600 + "]" * 600),
             ("large", start + "prompt: p\nruns: 99999\nsweep: {top_k: [1, 2]}\n"),
             ("numbers", start + "prompt: p\nsettings: {temperature: .nan, top_k: 1e999, min_p: +.5}\n")):

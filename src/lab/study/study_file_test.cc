@@ -284,6 +284,7 @@ TEST(StudyFile, RefusesHostileYaml) {
   EXPECT_NE(refused("").find("nothing found"), std::string::npos);
   EXPECT_NE(refused("- a\n").find("a list found"), std::string::npos);
   EXPECT_NE(refused("{a: 1").find("this is not YAML"), std::string::npos);
+  EXPECT_NE(refused("&a:, *name: [*b]\n").find("f.yaml:1: "), std::string::npos);
   EXPECT_NE(refused("? [a]\n: b\n").find("no name"), std::string::npos);
 }
 

@@ -104,6 +104,9 @@ class TreeBuilder final : public YAML::EventHandler {
   }
   void OnMapEnd() override { close(); }
 
+  // Nothing was refused.
+  [[nodiscard]] bool is_open() const { return status_.has_value(); }
+
   Result<YamlNode> take() {
     RETURN_IF_ERROR(status_);
     if (!root_ || root_->kind != YamlNode::Kind::kMap) {
@@ -124,7 +127,6 @@ class TreeBuilder final : public YAML::EventHandler {
     std::set<std::string> keys;
   };
 
-  [[nodiscard]] bool is_open() const { return status_.has_value(); }
   static int line_of(const YAML::Mark& mark) { return mark.line + 1; }
 
   void stop(const YAML::Mark& mark, std::string_view what) {
@@ -315,7 +317,8 @@ Result<YamlNode> parse_yaml(std::string_view text, std::string_view where) {
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
-    while (parser.HandleNextDocument(builder)) {
+    // Of some texts the library makes documents without end.
+    while (builder.is_open() && parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& exception) {
     const bool has_line = !exception.mark.is_null();

@@ -91,8 +91,9 @@ std::string candidates_table(const Terminal& terminal, const StudyResults& resul
                {"mass kept", Align::kRight}});
   for (const SettingFigures& setting : results.settings) {
     for (const StageSurvivors& stage : setting.stages) {
-      // What moves scores and drops none says nothing here.
-      if (stage.name != "all" && stage.mean_mass >= 1) {
+      // What moves scores and drops none says nothing here, nor does the whole after one filter.
+      const bool is_lone = setting.stages.size() == 2 && setting.stages.front().mean_mass < 1;
+      if (stage.name == "all" ? is_lone : stage.mean_mass >= 1) {
         continue;
       }
       table.add_row({setting_label(results, setting), stage.name,

@@ -122,6 +122,20 @@ Json json_of(const PairFigures& pair, const StudyResults& results) {
   return out;
 }
 
+Json json_of(const DivergenceFigures& figures) {
+  const Divergence& one = figures.divergence;
+  return {{"first_run", figures.first_run},
+          {"second_run", figures.second_run},
+          {"first", figures.first_name},
+          {"second", figures.second_name},
+          {"cause", std::string(name(one.cause))},
+          {"step", one.step},
+          {"verdict", one.verdict},
+          {"gap", number(one.gap)},
+          {"gap_ulps", number(one.gap_ulps)},
+          {"changed_settings", one.changed_settings}};
+}
+
 Json json_of(const StudyTotals& totals) {
   return {{"prompt_tokens_asked", totals.prompt_tokens_asked},
           {"new_tokens_asked", totals.new_tokens_asked},
@@ -183,6 +197,10 @@ std::string to_json_text(const StudyResults& results) {
   out["pairs"] = Json::array();
   for (const PairFigures& pair : results.pairs) {
     out["pairs"].push_back(json_of(pair, results));
+  }
+  out["divergences"] = Json::array();
+  for (const DivergenceFigures& figures : results.divergences) {
+    out["divergences"].push_back(json_of(figures));
   }
   const auto extras = parse_json(to_json_text(results.extras), "extras");
   out["extras"] = extras ? *extras : Json();

@@ -1,9 +1,13 @@
 #include "lab/measures/study_results.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "lab/measures/findings.h"
 #include "lab/measures/setting_figures.h"
@@ -18,6 +22,7 @@ constexpr size_t kAllPairs = 12;
 constexpr size_t kMostCompared = 2'000;
 constexpr size_t kMostOfASetting = 100;
 constexpr size_t kFewestOfASetting = 4;
+constexpr size_t kMostDivergences = 40;
 
 // One prompt with one setting, in the order of the study.
 struct Cell {
@@ -46,8 +51,12 @@ class Analysis {
 
   Status read(Store* store);
   void compare();
+  // Where runs part, and why.
+  Status take_apart(Store* store);
 
  private:
+  Status add_divergence(Store* store, std::pair<size_t, size_t> first,
+                        std::pair<size_t, size_t> second);
   Cell* cell_of(const RunRecord& run);
   [[nodiscard]] bool is_pair_wanted(size_t first, size_t second) const;
   void add_pair(size_t first, size_t second);
@@ -166,6 +175,60 @@ void Analysis::compare() {
   }
 }
 
+// Each is (setting, run of it).
+Status Analysis::add_divergence(Store* store, std::pair<size_t, size_t> first,
+                                std::pair<size_t, size_t> second) {
+  DivergenceFigures figures;
+  std::array<TraceMemory, 2> traces;
+  std::array<RunRecord, 2> runs;
+  const std::array<std::pair<size_t, size_t>, 2> wanted = {first, second};
+  for (size_t i = 0; i < 2; ++i) {
+    const SettingFigures& setting = results_.settings[wanted[i].first];
+    ASSIGN_OR_RETURN(runs[i], store->run(setting.run_ids[wanted[i].second]));
+    if (runs[i].trace.empty()) {
+      return {};
+    }
+    RETURN_IF_ERROR(parse_trace(runs[i].trace, fmt::format("run {}", runs[i].id), &traces[i]));
+    if (!traces[i].beam_steps().empty()) {
+      return {};  // no token decides there
+    }
+    (i == 0 ? figures.first_run : figures.second_run) = runs[i].id;
+    (i == 0 ? figures.first_name : figures.second_name) =
+        results_.plan.prompts.size() > 1
+            ? fmt::format("{}: {} #{}", setting.prompt_name, setting.name, runs[i].run + 1)
+            : fmt::format("{} #{}", setting.name, runs[i].run + 1);
+  }
+  const auto input = [&](size_t i) -> DivergenceInput {
+    return {&traces[i].run(), &traces[i].steps(), &traces[i].ended(), 0, runs[i].execution_json};
+  };
+  ASSIGN_OR_RETURN(figures.divergence, find_divergence(input(0), input(1)));
+  results_.divergences.push_back(std::move(figures));
+  return {};
+}
+
+Status Analysis::take_apart(Store* store) {
+  const auto& measures = results_.plan.measures;
+  if (std::find(measures.begin(), measures.end(), MeasureKind::kDivergence) == measures.end()) {
+    return {};
+  }
+  const auto has_room = [this] { return results_.divergences.size() < kMostDivergences; };
+  for (size_t cell = 0; cell < cells_.size() && has_room(); ++cell) {
+    const auto& ids = cells_[cell]->runs.ids();
+    const auto other = std::find_if(ids.begin(), ids.end(),
+                                    [&ids](const auto& one) { return one != ids.front(); });
+    if (other != ids.end()) {
+      RETURN_IF_ERROR(
+          add_divergence(store, {cell, 0}, {cell, static_cast<size_t>(other - ids.begin())}));
+    }
+  }
+  for (size_t cell = 0; cell + 1 < cells_.size() && has_room(); ++cell) {
+    if (cells_[cell]->prompt == cells_[cell + 1]->prompt) {
+      RETURN_IF_ERROR(add_divergence(store, {cell, 0}, {cell + 1, 0}));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<StudyResults> analyse_study(Store* store, int64_t study) {
@@ -176,6 +239,7 @@ Result<StudyResults> analyse_study(Store* store, int64_t study) {
   Analysis analysis(&results);
   RETURN_IF_ERROR(analysis.read(store));
   analysis.compare();
+  RETURN_IF_ERROR(analysis.take_apart(store));
   add_findings(&results);
   return results;
 }

@@ -1,6 +1,8 @@
 #include "lab/measures/findings.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <string>
 
 #include <fmt/format.h>
@@ -19,6 +21,38 @@ std::string runs_text(int64_t n) {
 std::string label(const StudyResults& results, const SettingFigures& setting) {
   return results.plan.prompts.size() > 1 ? fmt::format("{} ({})", setting.name, setting.prompt_name)
                                          : setting.name;
+}
+
+// What the settings gave compared with each other, by the first text of each.
+std::string across_settings(const StudyResults& results) {
+  std::map<std::string, std::set<std::string>> texts;  // by prompt
+  for (const SettingFigures& setting : results.settings) {
+    texts[setting.prompt_name].insert(setting.sample_text);
+  }
+  const size_t n_settings = results.settings.size() / std::max<size_t>(1, texts.size());
+  std::string counts;
+  for (const auto& [prompt, distinct] : texts) {
+    counts +=
+        fmt::format("{}{}", counts.empty() ? "" : ", ",
+                    distinct.size() == 1 ? std::string("one and the same text")
+                                         : fmt::format("{} different texts", distinct.size()));
+    counts += texts.size() > 1 ? fmt::format(" ({})", prompt) : "";
+  }
+  return n_settings < 2 ? "" : fmt::format("{} settings gave {}", n_settings, counts);
+}
+
+std::string cache_sentence(const CacheFigures& cache) {
+  double with = 0;
+  double without = 0;
+  for (size_t i = 0; i < cache.cached_seconds.size(); ++i) {
+    with += cache.cached_seconds[i];
+    without += cache.uncached_seconds[i];
+  }
+  return with <= 0 ? ""
+                   : fmt::format(
+                         "Without the decode state {} tokens took {:.1f} times as long ({:.2f} "
+                         "s, with it {:.2f} s).",
+                         cache.cached_seconds.size(), without / with, without, with);
 }
 
 std::string uniqueness(const StudyResults& results) {
@@ -45,10 +79,13 @@ std::string uniqueness(const StudyResults& results) {
   }
   const auto more = [](int64_t n) { return n > 4 ? fmt::format(" and {} more", n - 4) : ""; };
   if (n_lone + n_many == 0) {
-    return fmt::format("{} settings, one run each.", results.settings.size());
+    const std::string across = across_settings(results);
+    return across.empty() ? "One setting, one run." : across + ", one run each.";
   }
   if (n_many == 0) {
-    return fmt::format("In every setting all runs gave the same tokens ({}).", runs_text(runs));
+    const std::string across = across_settings(results);
+    return fmt::format("In every setting all runs gave the same tokens ({}){}.", runs_text(runs),
+                       across.empty() ? "" : "; the " + across);
   }
   if (n_lone == 0) {
     return fmt::format("In every setting runs differed: {}{}.", many, more(n_many));
@@ -141,27 +178,17 @@ void add_tree(StudyResults* results) {
       }
     }
   }
-  if (results->extras.cache) {
-    const CacheFigures& cache = *results->extras.cache;
-    double with = 0;
-    double without = 0;
-    for (size_t i = 0; i < cache.cached_seconds.size(); ++i) {
-      with += cache.cached_seconds[i];
-      without += cache.uncached_seconds[i];
-    }
-    if (with > 0) {
-      results->findings.push_back(
-          fmt::format("Without the decode state {} tokens took {:.1f} times as long ({:.2f} s, "
-                      "with it {:.2f} s).",
-                      cache.cached_seconds.size(), without / with, without, with));
-    }
-  }
 }
 
 }  // namespace
 
 void add_findings(StudyResults* results) {
   results->headline = uniqueness(*results);
+  if (results->extras.cache) {
+    // A study of the cache asks about time.
+    results->findings.push_back(results->headline);
+    results->headline = cache_sentence(*results->extras.cache);
+  }
   add_tree(results);
   add_pairs(results);
   for (const SettingFigures& setting : results->settings) {

@@ -1,8 +1,8 @@
 // A study's results as pages: one self-contained HTML file, or Markdown.
 #pragma once
 
-#include <span>
 #include <string>
+#include <vector>
 
 #include "lab/measures/study_results.h"
 
@@ -28,6 +28,11 @@ struct Report {
   std::vector<StudyResults> studies;
   std::vector<std::vector<ReportText>> texts;  // per study
 };
+// With the first run of every setting of a study, of at most kReportTexts of them. Errors as
+// Store::run and parse_trace.
+inline constexpr size_t kReportTexts = 24;
+[[nodiscard]] Result<Report> make_report(Store* store, const std::string& title,
+                                         std::vector<StudyResults> studies);
 [[nodiscard]] std::string to_html(const Report& report);
 [[nodiscard]] std::string to_markdown(const Report& report);
 

@@ -1,5 +1,6 @@
 // study: runs a study into the store and says what came of it.
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,11 +8,15 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "base/env.h"
+#include "base/file.h"
+#include "base/utf8.h"
 #include "build_version.h"
 #include "command.h"
 #include "interrupt.h"
 #include "json_out.h"
 #include "lab/measures/study_results.h"
+#include "lab/report/report.h"
 #include "lab/study/study_file.h"
 #include "lab/study/study_runner.h"
 #include "model_options.h"
@@ -34,6 +39,8 @@ struct StudyCommandOptions {
   int64_t resume = 0;  // 0: a new one
   bool dry_run = false;
   bool one_by_one = false;
+  bool no_report = false;
+  std::string out;  // folder of the report
   int64_t state_mib = 0;
 };
 
@@ -123,6 +130,7 @@ class StudyCommand {
   Status run_part(const Study& part, std::optional<int64_t> resume);
   [[nodiscard]] std::optional<StudyRecord> earlier(const std::string& name) const;
   StudyRunOptions run_options(const Study& part, ProgressBar* bar);
+  Status write_report(const std::vector<StudyResults>& results);
   Result<int> show();
 
   const StudyCommandOptions& options_;
@@ -136,6 +144,7 @@ class StudyCommand {
   std::vector<StudyRecord> earlier_;  // parts of a course that is resumed
   std::vector<int64_t> ids_;          // of the parts, as far as they were begun
   bool was_stopped_ = false;
+  std::string report_;  // path
 };
 
 Status StudyCommand::prepare() {
@@ -264,14 +273,35 @@ Status StudyCommand::run_parts() {
   return outcome ? finished : outcome;
 }
 
+Status StudyCommand::write_report(const std::vector<StudyResults>& results) {
+  const int64_t id = course_ > 0 ? course_ : ids_.front();
+  const std::filesystem::path folder =
+      options_.out.empty() ? logitlab_home() / "reports" : std::filesystem::path(options_.out);
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    return fail(ErrorCode::kInvalidArgument, "{}: {}; want a folder that can be written to",
+                folder.string(), error.message());
+  }
+  ASSIGN_OR_RETURN(const Report report, make_report(store_.get(), plan_.study.title, results));
+  const std::filesystem::path path = folder / fmt::format("{}-{}.html", plan_.study.name, id);
+  RETURN_IF_ERROR(write_file_atomically(path, to_html(report)));
+  report_ = path.string();
+  return {};
+}
+
 Result<int> StudyCommand::show() {
   std::vector<StudyResults> results;
   for (const int64_t id : ids_) {
     ASSIGN_OR_RETURN(results.emplace_back(), analyse_study(store_.get(), id));
   }
+  if (!options_.no_report && !results.empty()) {
+    RETURN_IF_ERROR(write_report(results));
+  }
   if (invocation_.json) {
     Json document = Json::object();
     document["course"] = course_ > 0 ? Json(course_) : Json();
+    document["report"] = report_.empty() ? Json() : Json(report_);
     document["studies"] = Json::array();
     for (const StudyResults& one : results) {
       ASSIGN_OR_RETURN(Json json, parse_json(to_json_text(one), "results"));
@@ -282,6 +312,9 @@ Result<int> StudyCommand::show() {
     print_course(&terminal_, plan_.study, results);
   } else if (!results.empty()) {
     print_study(&terminal_, results.front());
+  }
+  if (!report_.empty()) {
+    terminal_.note(terminal_.paint_note(Style::kDim, "report: " + printable(report_)) + "\n");
   }
   if (was_stopped_) {
     const int64_t id = course_ > 0 ? course_ : (ids_.empty() ? 0 : ids_.front());
@@ -350,6 +383,10 @@ Action declare_study(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->group("Study");
+  app.add_option("--out", options->out, "Folder of the report. Default: reports in $LOGITLAB_HOME.")
+      ->type_name("DIR")
+      ->group("Result");
+  app.add_flag("--no-report", options->no_report, "Writes no report.")->group("Result");
   options->store.declare(app);
   options->model.declare_source(app);
   options->model.declare_compute(app);
@@ -365,7 +402,8 @@ Command study_command() {
           "(docs/studies.md). All runs advance together, and what they have in common goes through "
           "the model once; tokens, traces and hashes are those of every run alone.\n\n"
           "Every finished run is in the store at once. Ctrl-C stops and keeps what is there; "
-          "--resume goes on. At the end stand the answer and the figures.",
+          "--resume goes on. At the end stand the answer, the figures and a report: "
+          "one HTML file that needs no network.",
           {{"study lesson-01", "the whole course"},
            {"study top-k --runs 10", "more runs of every setting"},
            {"study temperature --set max_new_tokens=40 --set prompt='Tell me a joke.'",

@@ -44,6 +44,11 @@ struct Command {
 
 [[nodiscard]] Command bench_command();
 [[nodiscard]] Command chat_command();
+[[nodiscard]] Command compare_command();
+[[nodiscard]] Command export_command();
+[[nodiscard]] Command report_command();
+[[nodiscard]] Command runs_command();
+[[nodiscard]] Command show_command();
 [[nodiscard]] Command doctor_command();
 [[nodiscard]] Command first_contact_command();
 [[nodiscard]] Command generate_command();
@@ -54,6 +59,7 @@ struct Command {
 [[nodiscard]] Command study_command();
 [[nodiscard]] Command template_command();
 [[nodiscard]] Command tokenize_command();
+[[nodiscard]] Command tree_command();
 [[nodiscard]] Command whatif_command();
 
 }  // namespace logitlab

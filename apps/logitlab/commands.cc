@@ -6,8 +6,9 @@ const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands = {
       first_contact_command(), generate_command(), chat_command(),    tokenize_command(),
       template_command(),      logits_command(),   process_command(), inspect_command(),
-      whatif_command(),        study_command(),    studies_command(), doctor_command(),
-      bench_command(),
+      tree_command(),          whatif_command(),   study_command(),   studies_command(),
+      report_command(),        runs_command(),     show_command(),    compare_command(),
+      export_command(),        doctor_command(),   bench_command(),
   };
   return kCommands;
 }

@@ -10,7 +10,8 @@ import unittest
 import tiny_model
 
 COMMANDS = ["first-contact", "generate", "chat", "tokenize", "template", "logits", "process",
-            "inspect", "whatif", "studies", "study", "doctor", "bench"]
+            "inspect", "tree", "whatif", "studies", "report", "study", "runs", "show", "compare",
+            "export", "doctor", "bench"]
 
 
 class CliCase(unittest.TestCase):

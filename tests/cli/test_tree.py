@@ -1,0 +1,62 @@
+"""tree: exact probabilities of all texts, through the real binary."""
+
+import unittest
+
+from cli_case import CliCase
+
+# No end token: a tree of top_k=2 and three tokens has eight texts.
+SMALL = ["--raw", "Hi", "--do-sample", "--top-k", 2, "--max-new-tokens", 3,
+         "--eos-token-id", "none"]
+
+
+class Tree(CliCase):
+    def tree(self, *arguments):
+        return self.run_json("tree", *arguments, "--model", self.model)
+
+    def test_a_whole_tree_has_all_texts(self):
+        found = self.tree(*SMALL, "--mass", 1)
+        self.assertTrue(found["is_complete"])
+        self.assertEqual(found["n_texts"], 8)
+        # Eight products of three quotients: far fewer roundings than 1e-12 / 2^-53.
+        self.assertAlmostEqual(sum(text["probability"] for text in found["texts"]), 1, delta=1e-12)
+        same = sum(text["probability"] ** 2 for text in found["texts"])
+        self.assertAlmostEqual(found["same_text"]["low"], same, delta=1e-12)
+        # Two runs differ with probability 1 - same: that many texts more than one are expected.
+        two = next(item for item in found["expected_distinct"] if item["runs"] == 2)
+        self.assertAlmostEqual(two["low"], 2 - same, delta=1e-12)
+        self.assertEqual(found["nodes"], 6)
+
+    def test_greedy_has_the_text_of_generate(self):
+        words = ["--raw", "Hi", "--no-do-sample", "--max-new-tokens", 5]
+        found = self.tree(*words)
+        self.assertEqual(found["n_texts"], 1)
+        self.assertEqual(found["texts"][0]["probability"], 1)
+        self.assertEqual(found["texts"][0]["ids"],
+                         self.run_json("generate", *words, "--model", self.model)["ids"])
+
+    def test_a_budget_leaves_ranges(self):
+        whole = self.tree(*SMALL, "--mass", 1)
+        part = self.tree(*SMALL, "--mass", 1, "--max-nodes", 3)
+        self.assertFalse(part["is_complete"])
+        self.assertEqual(part["nodes"], 3)
+        self.assertLess(part["same_text"]["low"], part["same_text"]["high"])
+        self.assertLessEqual(part["same_text"]["low"], whole["same_text"]["low"])
+        self.assertGreaterEqual(part["same_text"]["high"], whole["same_text"]["high"])
+
+    def test_the_answer_comes_first_and_fits(self):
+        env = self.environment(COLUMNS="100")
+        text = self.run_ok("tree", *SMALL, "--mass", 1, "--model", self.model, env=env)
+        self.assertTrue(text.startswith("8 texts make up 100.0 % of what these settings allow"),
+                        text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 100)
+        self.assertIn("Two runs have parted by step", text)
+
+    def test_refusals(self):
+        self.refused(2, "tree", "Hi", "--raw", "--chat")
+        self.refused(2, "tree", "Hi", "--mass", 1.5)
+        line = self.refused(3, "tree", "--raw", "Hi", "--num-beams", 2, "--model", self.model)
+        self.assertIn("num_beams", line)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -34,7 +34,9 @@ std::string_view bytes_of(const std::vector<TokenId>& ids) {
 
 std::vector<TokenId> ids_of(const std::string& bytes) {
   std::vector<TokenId> ids(bytes.size() / sizeof(TokenId));
-  std::memcpy(ids.data(), bytes.data(), ids.size() * sizeof(TokenId));
+  if (!ids.empty()) {  // without elements data() may be null, which memcpy must not be given
+    std::memcpy(ids.data(), bytes.data(), ids.size() * sizeof(TokenId));
+  }
   return ids;
 }
 

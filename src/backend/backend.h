@@ -26,6 +26,9 @@
 namespace logitlab {
 
 class Backend;
+class DeviceModel;
+struct DeviceModelSpec;
+struct DeviceLoadOptions;
 
 // What every op needs besides its arguments. One-thread; lives as long as one engine.
 struct ExecContext {
@@ -192,6 +195,15 @@ class Backend {
   // docs/numerics.md for the bound.
   virtual void mamba2(ExecContext& context, const Mamba2Weights& weights, const Mamba2Shape& shape,
                       std::span<const Mamba2Span> spans, float* projected, float* out) const = 0;
+
+  // Whether this device takes whole models (backend/device_model.h) instead of the ops above, which
+  // it then has not got (CHECK); supports() says which weights it takes.
+  [[nodiscard]] virtual bool runs_whole_models() const { return false; }
+  // Checks the spec and the memory, then brings the weights to the device. kUnsupported: something
+  // that this device has no code for; kResourceExhausted: says how much is missing; both before any
+  // weight is read.
+  [[nodiscard]] virtual Result<std::unique_ptr<DeviceModel>> make_device_model(
+      const DeviceModelSpec& spec, const DeviceLoadOptions& options) const;
 };
 
 // The scalar reference.
@@ -202,7 +214,9 @@ class Backend {
 // supported by this CPU, with the list of those that are.
 [[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(std::string_view isa = {});
 
-// Device number `ordinal` of CUDA; kUnavailable in a build without CUDA.
+// Device number `ordinal` of CUDA: whole models alone. kUnavailable: a build without CUDA, no
+// driver, no device of that number, or one that this build was not compiled for; the message says
+// what is there and what is needed.
 [[nodiscard]] Result<std::unique_ptr<Backend>> make_cuda_backend(int ordinal);
 
 // Instruction sets that make_cpu_backend accepts on this machine, best first.

@@ -1,6 +1,7 @@
 #include <charconv>
 
 #include "backend/backend.h"
+#include "backend/device_model.h"
 #include "base/env.h"
 
 namespace logitlab {
@@ -19,6 +20,11 @@ Result<std::unique_ptr<Backend>> make_cuda(std::string_view device) {
 }
 
 }  // namespace
+
+Result<std::unique_ptr<DeviceModel>> Backend::make_device_model(
+    const DeviceModelSpec& /*spec*/, const DeviceLoadOptions& /*options*/) const {
+  return fail(ErrorCode::kUnsupported, "backend {} runs models layer by layer", name());
+}
 
 Result<std::unique_ptr<Backend>> make_backend(std::string_view device) {
   if (device == "cpu" || device == "auto") {

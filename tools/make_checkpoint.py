@@ -193,10 +193,15 @@ def write_shard(path, shard, options, bits, progress):
             progress.add(data_bytes, path.name)
             return digest.hexdigest()
         for tensor in shard:
+            if options.sparse_matrices and tensor.role == "matrix":
+                out.seek(tensor_size(tensor), os.SEEK_CUR)
+                progress.add(tensor_size(tensor), path.name)
+                continue
             for piece in tensor_bytes(tensor, options.seed, bits):
                 out.write(piece)
                 digest.update(piece)
                 progress.add(len(piece), path.name)
+        out.truncate(len(header) + data_bytes)
     return digest.hexdigest()
 
 
@@ -256,11 +261,12 @@ def check_room(folder, needed):
 def write_checkpoint(options, config):
     tensors = checkpoint_shapes.tensors(config, options.dtype)
     sizes = [tensor_size(tensor) for tensor in tensors]
-    commit = hashlib.sha1(json.dumps([config, options.seed, options.dtype, options.sparse],
+    kind = "matrices" if options.sparse_matrices else options.sparse
+    commit = hashlib.sha1(json.dumps([config, options.seed, options.dtype, kind],
                                      sort_keys=True).encode()).hexdigest()
     shards = split_into_shards(tensors, options.shards or 1)
     layout = Layout(options.folder, options.repo, commit, options.plain)
-    if not options.sparse:
+    if not (options.sparse or options.sparse_matrices):
         check_room(layout.root, sum(sizes))
     bits = {dtype: Bits(dtype) for dtype in {tensor.dtype for tensor in tensors}}
     progress, weight_map = Progress(sum(sizes)), {}
@@ -283,7 +289,8 @@ def write_checkpoint(options, config):
     return {"path": str(layout.snapshot), "repo": None if options.plain else options.repo,
             "commit": None if options.plain else commit, "shards": len(shards),
             "tensors": len(tensors), "elements": sum(math.prod(t.shape) for t in tensors),
-            "bytes": sum(sizes), "sparse": options.sparse}
+            "bytes": sum(sizes), "sparse": options.sparse,
+            "sparse_matrices": options.sparse_matrices}
 
 
 # ---- command line -----------------------------------------------------------------------------
@@ -327,6 +334,8 @@ def parse(arguments):
     parser.add_argument("--seed", type=int, default=0, help="of the weights. Default 0")
     parser.add_argument("--sparse", action="store_true",
                         help="files of full size without their data: zeros that take no disk")
+    parser.add_argument("--sparse-matrices", action="store_true",
+                        help="the same for matrices alone: norms, biases and the like have values")
     parser.add_argument("--plain", action="store_true", help="a folder with the files themselves")
     parser.add_argument("--json", action="store_true", help="prints what was written as JSON")
     options = parser.parse_args(arguments)
@@ -370,7 +379,8 @@ def main(arguments=None):
     else:
         print(f"{made['path']}: {made['tensors']} tensors, {short(made['elements'])} parameters, "
               f"{short(made['bytes'])}B in {made['shards']} file(s)"
-              + (", without data" if made["sparse"] else ""))
+              + (", without data" if made["sparse"] else
+                 ", without the data of matrices" if made["sparse_matrices"] else ""))
     return 0
 
 

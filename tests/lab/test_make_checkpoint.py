@@ -57,6 +57,22 @@ class MakeCheckpoint(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.folder = pathlib.Path(scratch.name)
 
+    def test_only_matrices_may_be_holes(self):
+        made = make(self.folder, "--preset", "tiny-nemotron-h", "--sparse-matrices", "--plain")
+        shards = sorted(pathlib.Path(made["path"]).glob("*.safetensors"))
+        kinds = set()
+        for shard in shards:
+            header, start, length = read_header(shard)
+            content = shard.read_bytes()
+            self.assertEqual(len(content), length)
+            for tensor, entry in header.items():
+                begin, end = entry["data_offsets"]
+                has_values = any(content[start + begin:start + end])
+                is_matrix = len(entry["shape"]) == 2 and entry["shape"][-1] > 1
+                kinds.add(is_matrix)
+                self.assertEqual(has_values, not is_matrix, tensor)
+        self.assertEqual(kinds, {True, False})
+
     def test_the_published_model_has_its_totals(self):
         made = make(self.folder, "--preset", "nemotron-3-nano", "--sparse")
         self.assertEqual((made["tensors"], made["elements"], made["bytes"], made["shards"]),

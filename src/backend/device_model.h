@@ -114,6 +114,8 @@ struct DeviceLoadOptions {
   // Told of host memory that is going to be read, and of what is not needed any more. May be empty.
   std::function<void(const std::byte* data, size_t bytes)> will_need;
   std::function<void(const std::byte* data, size_t bytes)> release;
+  // Called when the memory has been found and taken, before any weight is read. May be empty.
+  std::function<Status()> prepare;
   size_t kv_bytes = 0;  // for keys and values of all sequences; 0: half of what is left, to 16 GiB
 };
 
@@ -164,6 +166,7 @@ struct DeviceMemory {
   size_t state_bytes = 0;   // in use by its sequences
   size_t pool_bytes = 0;    // taken for sequences, used or not
   size_t scratch_bytes = 0;
+  size_t room_bytes = 0;  // that states can take yet, sequences of a few thousand positions assumed
 };
 
 // Immutable weights; calls from one thread at a time.

@@ -11,6 +11,8 @@ namespace logitlab {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr std::string_view kAuto = "auto";
+constexpr std::string_view kFirstGpu = "cuda:0";
 
 struct Described {
   Result<TextModel> text;
@@ -57,10 +59,11 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
     resolve.cache_dir = *options.cache_dir;
   }
   ASSIGN_OR_RETURN(engine->source_, resolve_model(options.model, resolve));
-  ASSIGN_OR_RETURN(engine->backend_, make_backend(options.device));
   engine->threads_ =
       std::make_unique<ThreadPool>(options.threads == 0 ? available_processors() : options.threads);
-  engine->context_.reset(new ExecContext{*engine->backend_, *engine->threads_});
+  if (options.device != kAuto) {
+    RETURN_IF_ERROR(engine->open_device(options.device));
+  }
 
   ASSIGN_OR_RETURN(Described described, describe(engine->source_));
   if (described.text) {
@@ -78,15 +81,49 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
     ASSIGN_OR_RETURN(const ModelConfig model_config, read_model_config(engine->source_));
     RETURN_IF_ERROR(options.check_settings(engine->defaults_, model_config));
   }
-  ASSIGN_OR_RETURN(engine->model_, load_model(engine->source_,
-                                              {.dtype = options.dtype,
-                                               .weights = options.weights,
-                                               .offload = options.offload,
-                                               .progress = options.progress},
-                                              *engine->context_));
+  RETURN_IF_ERROR(engine->load_weights(options));
   engine->load_seconds_ = monotonic_seconds() - start;
   engine->memory_after_load_ = read_memory();
   return engine;
+}
+
+Status Engine::open_device(std::string_view device) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_backend(device));
+  context_.reset(new ExecContext{*backend, *threads_});
+  backend_ = std::move(backend);
+  return {};
+}
+
+Status Engine::load_weights(const EngineOptions& options) {
+  const LoadOptions load{.dtype = options.dtype,
+                         .weights = options.weights,
+                         .offload = options.offload,
+                         .progress = options.progress,
+                         .random_weights = options.random_weights};
+  if (options.device == kAuto && open_device(kFirstGpu)) {
+    auto model = load_model(source_, load, *context_);
+    if (model) {
+      model_ = std::move(*model);
+      return {};
+    }
+    // These are found before any weight is read; another error would come on the processor too.
+    const ErrorCode code = model.error().code;
+    if (code != ErrorCode::kUnsupported && code != ErrorCode::kResourceExhausted &&
+        code != ErrorCode::kUnavailable) {
+      return tl::unexpected<Error>(std::move(model).error());
+    }
+    device_note_ = std::move(model).error().message;
+  }
+  if (options.device == kAuto) {
+    RETURN_IF_ERROR(open_device(kAuto));
+  }
+  ASSIGN_OR_RETURN(model_, load_model(source_, load, *context_));
+  return {};
+}
+
+size_t Engine::available_state_bytes() const {
+  const DeviceModel* device = model_->device_model();
+  return device != nullptr ? device->memory().room_bytes : read_memory().available_bytes;
 }
 
 void Engine::use_threads(int n) {
@@ -145,7 +182,8 @@ Result<Logits> Engine::logits(std::span<const TokenId> ids, bool all_positions,
   DecodeState state = model_->make_state();
   Logits all;
   all.vocab_size = model_->config().vocab_size;
-  const auto step = static_cast<size_t>(std::max<int64_t>(1, prefill_chunk));
+  const auto step =
+      static_cast<size_t>(prefill_chunk > 0 ? prefill_chunk : model_->prefill_chunk());
   for (size_t at = 0; at < ids.size(); at += step) {
     const size_t n = std::min(step, ids.size() - at);
     const bool is_last = at + n == ids.size();

@@ -29,10 +29,12 @@ struct EngineOptions {
   std::string model = "default";         // as resolve_model takes it
   std::optional<std::string> revision;   // of a hub id
   std::optional<std::string> cache_dir;  // hub cache root
-  std::string device = "auto";
+  std::string device =
+      "auto";  // as make_backend's; "auto": a GPU that has room, else the processor
   std::string dtype = "auto";
   std::string weights = "auto";  // this and the next: as LoadOptions'
   bool offload = false;
+  bool random_weights = false;
   int threads = 0;  // 0: all available processors
   TextNeed text = TextNeed::kRequired;
   ProgressSink* progress = nullptr;  // loading
@@ -50,6 +52,8 @@ class Engine {
   [[nodiscard]] const ModelSource& source() const { return source_; }
   [[nodiscard]] const Model& model() const { return *model_; }
   [[nodiscard]] const Backend& backend() const { return *backend_; }
+  // Why device "auto" did not become the GPU that is there; empty when there is nothing to say.
+  [[nodiscard]] const std::string& device_note() const { return device_note_; }
   [[nodiscard]] int n_threads() const { return threads_->n_threads(); }
   // Why there is no tokenizer; can only be an error with TextNeed::kOptional.
   [[nodiscard]] const Status& text_status() const { return text_status_; }
@@ -69,6 +73,8 @@ class Engine {
   [[nodiscard]] double load_seconds() const { return load_seconds_; }
   [[nodiscard]] const MemoryReading& memory_before_load() const { return memory_before_load_; }
   [[nodiscard]] const MemoryReading& memory_after_load() const { return memory_after_load_; }
+  // Bytes that the states of sequences can take now, where this model's lie.
+  [[nodiscard]] size_t available_state_bytes() const;
   [[nodiscard]] ExecContext& context() { return *context_; }
   // Works with n threads from now on, 1 to 1024 (CHECK): a reference to the context of before
   // is not valid any more. No result changes by it.
@@ -89,14 +95,21 @@ class Engine {
                                                   DecodeState* state = nullptr);
 
   // Logits of `ids`: one row per position, or the last one alone. [rows, vocab_size].
+  // prefill_chunk: as GenerateOptions'.
   [[nodiscard]] Result<Logits> logits(std::span<const TokenId> ids, bool all_positions,
-                                      int64_t prefill_chunk = 512);
+                                      int64_t prefill_chunk = 0);
 
  private:
   Engine() = default;
+  // Sets the backend, and the context that refers to it.
+  [[nodiscard]] Status open_device(std::string_view device);
+  // Device "auto" is settled here: the first GPU if it is there, takes this model and has room for
+  // it; else the processor.
+  [[nodiscard]] Status load_weights(const EngineOptions& options);
 
   ModelSource source_;
   std::unique_ptr<Backend> backend_;
+  std::string device_note_;
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<ExecContext> context_;
   std::shared_ptr<const Model> model_;

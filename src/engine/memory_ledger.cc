@@ -38,7 +38,8 @@ size_t above(size_t value, size_t part) {
 WeightBytes sum_weights(std::span<const WeightEntry> weights) {
   WeightBytes sum;
   for (const WeightEntry& entry : weights) {
-    (entry.is_mapped                  ? sum.mapped
+    (entry.is_on_device               ? sum.device
+     : entry.is_mapped                ? sum.mapped
      : entry.resident == entry.stored ? sum.own
                                       : sum.converted) += entry.bytes;
   }
@@ -46,6 +47,9 @@ WeightBytes sum_weights(std::span<const WeightEntry> weights) {
 }
 
 std::string_view MemoryLedger::placement_name() const {
+  if (device) {
+    return "device";
+  }
   if (placement.missing > 0) {
     return placement.offloads ? "offloaded" : "refused";
   }
@@ -53,9 +57,10 @@ std::string_view MemoryLedger::placement_name() const {
 }
 
 MemoryLedger plan_memory(const ModelPlan& plan, const LoadOptions& options, int64_t n_positions,
-                         const MemoryReading& now) {
+                         const MemoryReading& now, const std::optional<DeviceMemory>& device) {
   MemoryLedger ledger;
   ledger.now = now;
+  ledger.device = device;
   ledger.weights = sum_weights(plan.weights);
   // A plan has what needs no conversion as mapped; where it goes depends on the room for all.
   ledger.placement =
@@ -67,7 +72,7 @@ MemoryLedger plan_memory(const ModelPlan& plan, const LoadOptions& options, int6
   }
   ledger.n_sequences = 1;
   ledger.n_positions = n_positions;
-  constexpr int64_t kPage = KvCache::kPagePositions;
+  const int64_t kPage = device ? kDevicePagePositions : KvCache::kPagePositions;
   const int64_t in_pages = (n_positions + kPage - 1) / kPage * kPage;
   ledger.state_bytes = plan.state.fixed_bytes;
   ledger.kv_bytes = static_cast<size_t>(in_pages) * plan.state.position_bytes;
@@ -93,6 +98,11 @@ MemoryLedger measure_memory(const Engine& engine, std::span<const int64_t> seque
     ledger.n_positions += length;
     ledger.state_bytes += fixed;
     ledger.kv_bytes += model.state_bytes(length) - fixed;
+  }
+  if (const DeviceModel* device = model.device_model()) {
+    ledger.device = device->memory();
+    ledger.scratch_bytes = ledger.device->scratch_bytes;
+    return ledger;
   }
   // Pages of files in the peak: the program's, and what is mapped of the weights.
   const size_t known = ledger.now.resident_file_bytes + ledger.weights.own +

@@ -19,7 +19,8 @@ struct WeightBytes {
   size_t mapped = 0;     // in the files' mapping, that is in the page cache
   size_t own = 0;        // as stored, in memory of our own
   size_t converted = 0;  // in memory of our own too
-  [[nodiscard]] size_t total() const { return mapped + own + converted; }
+  size_t device = 0;     // in the memory of a device
+  [[nodiscard]] size_t total() const { return mapped + own + converted + device; }
 };
 [[nodiscard]] WeightBytes sum_weights(std::span<const WeightEntry> weights);
 
@@ -36,6 +37,8 @@ struct MemoryLedger {
   // Of the model's files in the page cache now; nullopt when the system does not say.
   std::optional<size_t> file_cache_bytes;
   MemoryReading now;
+  // Of a model that lies on a device, states and work space with it. Planned: what the device has.
+  std::optional<DeviceMemory> device;
 
   // Of a loaded model.
   size_t available_before_load_bytes = 0;
@@ -45,10 +48,14 @@ struct MemoryLedger {
   [[nodiscard]] size_t needed_bytes() const {
     return weights.total() + state_bytes + kv_bytes + scratch_bytes;
   }
-  [[nodiscard]] bool fits() const {
-    return now.available_bytes == 0 || needed_bytes() <= now.available_bytes;
+  // What is to hold all that: of the device or of the system; 0: not known.
+  [[nodiscard]] size_t available_bytes() const {
+    return device ? device->free_bytes : now.available_bytes;
   }
-  // "mapped", "read", or, of what does not fit, "offloaded" or "refused".
+  [[nodiscard]] bool fits() const {
+    return available_bytes() == 0 || needed_bytes() <= available_bytes();
+  }
+  // "device", "mapped", "read", or, of what does not fit, "offloaded" or "refused".
   [[nodiscard]] std::string_view placement_name() const;
   // What the page cache holds of the files stays there when the model has gone.
   [[nodiscard]] bool file_cache_stays() const {
@@ -56,9 +63,11 @@ struct MemoryLedger {
   }
 };
 
-// What loading with `options` would come to, for one sequence of `n_positions`.
+// What loading with `options` would come to, for one sequence of `n_positions`. device: what it
+// has, of a plan for a device that takes whole models.
 [[nodiscard]] MemoryLedger plan_memory(const ModelPlan& plan, const LoadOptions& options,
-                                       int64_t n_positions, const MemoryReading& now);
+                                       int64_t n_positions, const MemoryReading& now,
+                                       const std::optional<DeviceMemory>& device = std::nullopt);
 
 // The lengths of the sequences that were generated (or are held), one each.
 [[nodiscard]] MemoryLedger measure_memory(const Engine& engine,

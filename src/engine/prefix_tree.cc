@@ -83,7 +83,11 @@ struct Prompt {
 class PrefixTree {
  public:
   PrefixTree(Engine* engine, std::span<const TreeRun> asked, const TreeOptions& options)
-      : engine_(*engine), asked_(asked), options_(options) {}
+      : engine_(*engine), asked_(asked), options_(options) {
+    if (options_.prefill_chunk == 0) {
+      options_.prefill_chunk = engine_.model().prefill_chunk();
+    }
+  }
 
   Result<TreeTotals> run();
 
@@ -133,7 +137,7 @@ class PrefixTree {
 
   Engine& engine_;
   std::span<const TreeRun> asked_;
-  const TreeOptions& options_;
+  TreeOptions options_;
   double start_ = monotonic_seconds();
   size_t budget_ = 0;
   StateLedger ledger_;  // before all that counts into it
@@ -514,7 +518,7 @@ Status PrefixTree::advance_all() {
 
 Result<TreeTotals> PrefixTree::run() {
   budget_ = options_.state_budget_bytes > 0 ? options_.state_budget_bytes
-                                            : read_memory().available_bytes / 4;
+                                            : engine_.available_state_bytes() / 4;
   runs_.resize(asked_.size());
   for (size_t i = 0; i < asked_.size(); ++i) {
     RETURN_IF_ERROR(add_run(static_cast<uint32_t>(i)));

@@ -26,7 +26,7 @@ struct TreeRun {
 };
 
 struct TreeOptions {
-  int64_t prefill_chunk = 512;
+  int64_t prefill_chunk = 0;  // as GenerateOptions'
   // States of more than this are not kept at once: branches wait, and a branch that gave up its
   // state goes through the model again. 0: a quarter of the available memory.
   size_t state_budget_bytes = 0;

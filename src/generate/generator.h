@@ -53,8 +53,8 @@ class TokenTexts {
 };
 
 struct GenerateOptions {
-  // Longest chunk of the prompt that goes through the model at once; >= 1.
-  int64_t prefill_chunk = 512;
+  // Longest chunk of the prompt that goes through the model at once; 0: Model::prefill_chunk.
+  int64_t prefill_chunk = 0;
   // Number of the first sequence among those of one request; enters the draw.
   uint32_t sequence_index = 0;
   // Called after every token; false stops with kCancelled. Not called by beam search, whose tokens

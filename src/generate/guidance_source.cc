@@ -28,7 +28,7 @@ namespace {
 
 Result<std::vector<float>> read_context(const RunSettings& settings, std::span<const TokenId> ids,
                                         DecodeState* state) {
-  const auto chunk = static_cast<size_t>(std::max<int64_t>(1, settings.options.prefill_chunk));
+  const auto chunk = static_cast<size_t>(settings.prefill_chunk());
   Logits logits;
   for (size_t at = 0; at < ids.size(); at += chunk) {
     const size_t n = std::min(chunk, ids.size() - at);

@@ -72,7 +72,7 @@ Result<bool> prefill(const RunSettings& settings, std::vector<PromptRun>* prompt
   constexpr std::string_view kWhat = "reading the prompt";
   ProgressSink& progress =
       settings.options.progress != nullptr ? *settings.options.progress : null_progress();
-  const auto chunk = static_cast<size_t>(std::max<int64_t>(1, settings.options.prefill_chunk));
+  const auto chunk = static_cast<size_t>(settings.prefill_chunk());
   uint64_t total = 0;
   uint64_t done = 0;
   for (const PromptRun& prompt : *prompts) {

@@ -25,6 +25,10 @@ struct RunSettings {
   std::shared_ptr<const StopTexts> stop_texts;  // null: no stop strings
 
   [[nodiscard]] bool is_cancelled() const { return options.is_cancelled && options.is_cancelled(); }
+  // Longest chunk of a prompt.
+  [[nodiscard]] int64_t prefill_chunk() const {
+    return options.prefill_chunk > 0 ? options.prefill_chunk : model.prefill_chunk();
+  }
   // Rounds every row to logits_dtype.
   [[nodiscard]] Result<Logits> forward(std::span<const SequenceChunk> batch) const;
 };

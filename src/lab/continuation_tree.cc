@@ -123,7 +123,7 @@ Status Expansion::prepare() {
   settings_.emplace(RunSettings{engine_.context(), engine_.model(), config_, options_,
                                 monotonic_seconds(), nullptr});
   RETURN_IF_ERROR(check_settings(&*settings_));
-  budget_ = read_memory().available_bytes / 4;
+  budget_ = engine_.available_state_bytes() / 4;
   return read_prompt();
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/device_model.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "formats/model_source.h"
@@ -105,6 +106,7 @@ struct WeightEntry {
   DType resident = DType::kF32;  // as the kernels read it
   size_t bytes = 0;              // resident
   bool is_mapped = false;        // read from the file's mapping; false: a copy in memory
+  bool is_on_device = false;     // and nowhere else; is_mapped is false
   bool is_values = false;        // a norm, a bias or the like: float32 whatever the file has
 };
 
@@ -149,6 +151,15 @@ class Model {
   // What holds the weights and their files; null for a model that has none.
   [[nodiscard]] virtual const WeightStore* weight_store() const { return nullptr; }
 
+  // The model in the memory of a device; null: the layers run on the host.
+  [[nodiscard]] virtual const DeviceModel* device_model() const { return nullptr; }
+  // The longest chunk of a prompt that goes through the model at once, unless a caller says
+  // another.
+  [[nodiscard]] int64_t prefill_chunk() const {
+    return device_model() != nullptr ? device_model()->max_chunk() : kHostPrefillChunk;
+  }
+  static constexpr int64_t kHostPrefillChunk = 512;
+
   // Runs the chunks as one batch and appends them to their states. A row's logits are the same bits
   // for any batch and number of threads; for any chunking too, unless the model has Mamba layers:
   // a chunked scan sums in another order, within the bound of docs/numerics.md. kInvalidArgument:
@@ -170,6 +181,10 @@ struct LoadOptions {
   // every step. Without it such a load is refused.
   bool offload = false;
   ProgressSink* progress = nullptr;  // null: none
+  // For measuring full sizes without their files' content: matrices are made on the device
+  // (DeviceModelSpec has the formula), vectors are read. kUnsupported for a backend that runs
+  // layers.
+  bool random_weights = false;
 };
 
 // Reads the configuration alone: no weights. Errors as load_model.

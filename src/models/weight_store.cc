@@ -53,6 +53,11 @@ Result<WeightStore> WeightStore::make(Checkpoint checkpoint, const LoadOptions& 
   store.backend_ = &backend;
   store.options_ = options;
   store.warnings_ = store.checkpoint_.warnings();
+  if (options.random_weights && !backend.runs_whole_models()) {
+    return fail(ErrorCode::kUnsupported,
+                "random weights are made on a device; backend {} runs models on the host",
+                backend.name());
+  }
   if (options.weights != "auto" && options.weights != "map" && options.weights != "read") {
     return fail(ErrorCode::kInvalidArgument,
                 "weights '{}' is not known; use auto, map (in the files' mapping) or read (in "
@@ -99,8 +104,9 @@ Result<Tensor> WeightStore::matrix_of(std::string_view name, const Shape& shape,
   ASSIGN_OR_RETURN(const TensorEntry* entry, checked_entry(name, shape));
   const DType resident_type = converts_ ? target_ : entry->dtype;
   if (!backend_->supports(op, resident_type)) {
-    return fail(ErrorCode::kUnsupported, "{}: backend {} ({}) has no kernel for {} weights", name,
-                backend_->name(), backend_->isa(), logitlab::name(resident_type));
+    return fail(ErrorCode::kUnsupported, "{}: backend {} ({}) has no kernel for {} weights{}", name,
+                backend_->name(), backend_->isa(), logitlab::name(resident_type),
+                backend_->runs_whole_models() ? "; dtype bfloat16 converts them" : "");
   }
   if (const auto known = matrices_.find(entry); known != matrices_.end()) {
     return resident_[known->second];
@@ -111,6 +117,8 @@ Result<Tensor> WeightStore::matrix_of(std::string_view name, const Shape& shape,
   if (mode_ == Mode::kCheck) {
     (is_converted ? copied_bytes_ : in_place_bytes_) += bytes;
     (is_converted ? converted_room_ : in_place_room_) += rounded(bytes);
+  } else if (options_.random_weights) {
+    resident.data = nullptr;
   } else if (is_converted || placement_.reads) {
     std::byte* room = take(bytes);
     targets_.push_back({entry, resident_type, room});
@@ -201,13 +209,29 @@ Result<Linear> WeightStore::linear(std::string_view weight_name, std::string_vie
 void WeightStore::record(const TensorEntry& entry, const Tensor& resident, bool is_mapped,
                          ByTensor* index) {
   index->emplace(&entry, entries_.size());
+  const bool is_on_device = backend_->runs_whole_models();
   entries_.push_back({entry.name, entry.shape, entry.dtype, resident.dtype, resident.bytes(),
-                      is_mapped, index == &value_lists_});
+                      is_mapped && !is_on_device, is_on_device, index == &value_lists_});
   resident_.push_back(resident);
 }
 
 Status WeightStore::begin_load(size_t available_bytes) {
+  // A device's weights pass through the mapping; only converted ones are in host memory for a
+  // while.
+  const bool is_for_device = backend_->runs_whole_models();
+  if (options_.random_weights) {
+    converted_room_ = 0;
+    copied_bytes_ = 0;
+  }
+  if (is_for_device) {
+    in_place_bytes_ = 0;
+    in_place_room_ = 0;
+  }
   placement_ = choose_placement(options_, in_place_bytes_, copied_bytes_, available_bytes);
+  if (is_for_device) {
+    placement_.reads = false;
+    placement_.releases_on_close = true;
+  }
   const size_t needed = in_place_bytes_ + copied_bytes_;
   if (placement_.missing > 0 && !placement_.offloads) {
     return fail(ErrorCode::kResourceExhausted,
@@ -237,6 +261,29 @@ Status WeightStore::begin_load(size_t available_bytes) {
   value_lists_.clear();
   mode_ = Mode::kLoad;
   return {};
+}
+
+const TensorEntry* WeightStore::entry_at(const std::byte* data) const {
+  const std::vector<TensorEntry>& tensors = checkpoint_.tensors();
+  // By address within a file; a binary search over each file would gain nothing.
+  const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const TensorEntry& entry) {
+    return data >= entry.data && data < entry.data + entry.bytes;
+  });
+  return found == tensors.end() ? nullptr : &*found;
+}
+
+void WeightStore::will_need(const std::byte* data, size_t bytes) const {
+  if (const TensorEntry* entry = entry_at(data)) {
+    checkpoint_.will_need(entry->file_index,
+                          entry->offset + static_cast<size_t>(data - entry->data), bytes);
+  }
+}
+
+void WeightStore::release(const std::byte* data, size_t bytes) const {
+  if (const TensorEntry* entry = entry_at(data)) {
+    checkpoint_.release_cached(entry->file_index,
+                               entry->offset + static_cast<size_t>(data - entry->data), bytes);
+  }
 }
 
 Status WeightStore::finish_load(ExecContext& context) {

@@ -53,6 +53,7 @@ class WeightStore {
 
   [[nodiscard]] bool has(std::string_view name) const { return checkpoint_.find(name) != nullptr; }
   [[nodiscard]] const Checkpoint& checkpoint() const { return checkpoint_; }
+  [[nodiscard]] const Backend& backend() const { return *backend_; }
 
   // A matrix [out, in] for `op`, mapped, read or converted as the options say; its values are there
   // after finish_load. Asking again for the same name gives the same memory. O(log n). Errors:
@@ -77,6 +78,14 @@ class WeightStore {
   // Ends mode kCheck. kResourceExhausted when the weights exceed what the system has available,
   // saying how much is missing, unless the options allow offloading.
   [[nodiscard]] Status begin_load(size_t available_bytes = read_memory().available_bytes);
+  // Of the mapping: what is going to be read, and what is not needed any more. Other addresses are
+  // passed over.
+  void will_need(const std::byte* data, size_t bytes) const;
+  void release(const std::byte* data, size_t bytes) const;
+  // Gives the memory of the matrices back, which are on a device now: their views are not valid any
+  // more. Vectors stay.
+  void drop_matrices() { memory_ = PageMemory(); }
+
   // Ends loading: fills the matrices, with progress, and gives the page cache of what was copied
   // back to the system. What is mapped is read ahead when somebody watches the progress.
   // kDataLoss: a file cannot be read.
@@ -100,6 +109,8 @@ class WeightStore {
   [[nodiscard]] Result<Tensor> matrix_of(std::string_view name, const Shape& shape, Op op);
   using ByTensor = std::unordered_map<const TensorEntry*, size_t>;  // index into entries_
   void record(const TensorEntry& entry, const Tensor& resident, bool is_mapped, ByTensor* index);
+  // The file and the place in it of an address of the mapping; null: none of ours.
+  [[nodiscard]] const TensorEntry* entry_at(const std::byte* data) const;
   // Room for one matrix in memory of our own.
   [[nodiscard]] std::byte* take(size_t bytes);
 

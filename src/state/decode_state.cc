@@ -30,17 +30,30 @@ DecodeState::DecodeState(std::vector<Layer> layers, bool has_mamba, KvCache kv, 
       mamba_(std::move(mamba)),
       length_(length) {}
 
+DecodeState::DecodeState(std::unique_ptr<DeviceState> device)
+    : kv_(KvShape{}), mamba_(MambaStateShape{}), device_(std::move(device)) {
+  CHECK(device_ != nullptr);
+}
+
 Status DecodeState::reserve(int64_t n) {
+  if (device_ != nullptr) {
+    return device_->reserve(n);
+  }
   RETURN_IF_ERROR(mamba_.make_writable());
   return kv_.reserve(n);
 }
 
 void DecodeState::advance(int64_t n) {
+  CHECK(device_ == nullptr) << "a device counts its own positions";
   kv_.advance(n);
   length_ += n;
 }
 
 void DecodeState::truncate(int64_t length) {
+  if (device_ != nullptr) {
+    device_->truncate(length);
+    return;
+  }
   CHECK(can_truncate() || length == 0 || length == length_)
       << "a state with Mamba layers cannot go back from " << length_ << " to " << length;
   kv_.truncate(length);
@@ -51,6 +64,9 @@ void DecodeState::truncate(int64_t length) {
 }
 
 DecodeState DecodeState::fork() const {
+  if (device_ != nullptr) {
+    return DecodeState(device_->fork());
+  }
   return DecodeState(layers_, has_mamba_, kv_.fork(), mamba_.fork(), length_);
 }
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "backend/device_model.h"
 #include "base/error.h"
 #include "state/kv_cache.h"
 #include "state/mamba_state.h"
@@ -13,18 +15,22 @@ namespace logitlab {
 // What a layer keeps between steps.
 enum class LayerStateKind { kNone, kKv, kMamba };
 
-// One entry per layer of the model, in its order. Move-only; one-thread.
+// One entry per layer of the model, in its order; or, of a model that lies on a device, what that
+// device keeps. Move-only; one-thread.
 class DecodeState {
  public:
   // `kinds`: one per layer; `kv`: shape of the attention layers (its n_layers is the number of
   // kKv); `mamba`: of the Mamba layers (its n_layers is the number of kMamba).
   DecodeState(std::vector<LayerStateKind> kinds, const KvShape& kv,
               const MambaStateShape& mamba = {});
+  // All of it is in the memory of a device: length, reserve, truncate and fork are its own.
+  // advance, kv, mamba and the layers' numbers are not for such a state (CHECK).
+  explicit DecodeState(std::unique_ptr<DeviceState> device);
   DecodeState(DecodeState&&) = default;
   DecodeState& operator=(DecodeState&&) = default;
 
   // Positions that have gone through the model.
-  [[nodiscard]] int64_t length() const { return length_; }
+  [[nodiscard]] int64_t length() const { return device_ ? device_->length() : length_; }
   // Makes room for n more positions, and memory that no fork shares. kResourceExhausted: no memory;
   // the content is then as before.
   [[nodiscard]] Status reserve(int64_t n);
@@ -32,7 +38,9 @@ class DecodeState {
 
   // Whether truncate() can go to any length. False when a layer is a running summary (Mamba): to go
   // back, keep a fork() of an earlier moment and restore() it.
-  [[nodiscard]] bool can_truncate() const { return !has_mamba_; }
+  [[nodiscard]] bool can_truncate() const {
+    return device_ ? device_->can_truncate() : !has_mamba_;
+  }
   // Forgets all after the first `length` positions: the state is then the same as if the later
   // tokens had never been seen. Without can_truncate() only 0 and length() are lengths (CHECK).
   void truncate(int64_t length);
@@ -43,6 +51,9 @@ class DecodeState {
   // Becomes as `snapshot` is, a state of the same model.
   void restore(const DecodeState& snapshot) { *this = snapshot.fork(); }
 
+  // Null for a state in host memory.
+  [[nodiscard]] DeviceState* device() { return device_.get(); }
+  [[nodiscard]] const DeviceState* device() const { return device_.get(); }
   [[nodiscard]] KvCache& kv() { return kv_; }
   [[nodiscard]] const KvCache& kv() const { return kv_; }
   [[nodiscard]] MambaState& mamba() { return mamba_; }
@@ -51,7 +62,9 @@ class DecodeState {
   [[nodiscard]] int64_t kv_layer(int64_t layer) const;
   // Number of `layer` among the Mamba layers; the layer's kind must be kMamba (CHECK).
   [[nodiscard]] int64_t mamba_layer(int64_t layer) const;
-  [[nodiscard]] size_t bytes() const { return kv_.bytes() + mamba_.bytes(); }
+  [[nodiscard]] size_t bytes() const {
+    return device_ ? device_->bytes() : kv_.bytes() + mamba_.bytes();
+  }
 
  private:
   // Index among the layers of its kind, and the kind.
@@ -67,6 +80,7 @@ class DecodeState {
   KvCache kv_;
   MambaState mamba_;
   int64_t length_ = 0;
+  std::unique_ptr<DeviceState> device_;  // in place of all above
 };
 
 }  // namespace logitlab

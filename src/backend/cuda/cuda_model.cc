@@ -146,6 +146,9 @@ Result<std::unique_ptr<DeviceModel>> CudaModel::make(const GpuDevice& device,
   WeightRoom room(model->weights_.data());
   ASSIGN_OR_RETURN(model->view_, lay_out(spec, &room));
   RETURN_IF_ERROR(model->allocate(now, needs, options));
+  if (options.prepare) {
+    RETURN_IF_ERROR(options.prepare());
+  }
   RETURN_IF_ERROR(upload_weights(room.uploads(), options, model->stream_.get()));
   return model;
 }
@@ -341,9 +344,9 @@ Result<std::vector<DevicePhase>> CudaModel::profile(std::span<DeviceState* const
 Result<double> CudaModel::measure_read_rate() const {
   CUDA_OR_RETURN(cudaSetDevice(ordinal_), "the device");
   double rate = 0;
-  CUDA_OR_RETURN(read_rate(weights_.data(), std::min(weights_.size(), kReadRateBytes),
-                           kProfileRepeats, &rate),
-                 "the read rate");
+  CUDA_OR_RETURN(
+      read_rate(weights_.data(), std::min(weights_.size(), kReadRateBytes), kProfileRepeats, &rate),
+      "the read rate");
   return rate;
 }
 
@@ -358,6 +361,15 @@ DeviceMemory CudaModel::memory() const {
   memory.pool_bytes = pool_->taken_bytes();
   memory.scratch_bytes =
       workspace_.size() + residual_.size() + ids_.size() + decoder_->scratch_bytes();
+  const size_t one = state_bytes(kLeastPositions);
+  size_t n_sequences =
+      static_cast<size_t>(pool_->pages().n_free()) / (kLeastPositions / kPagePositions);
+  if (pool_->shape().summary_bytes() > 0) {
+    const size_t for_summaries =
+        memory.free_bytes - std::min(memory.free_bytes, kReserve) + pool_->free_summary_bytes();
+    n_sequences = std::min(n_sequences, for_summaries / pool_->shape().summary_bytes());
+  }
+  memory.room_bytes = n_sequences * one;
   return memory;
 }
 

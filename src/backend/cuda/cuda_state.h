@@ -62,7 +62,10 @@ class StatePool {
   [[nodiscard]] Result<DeviceBytes> take_table();
   void give_table(DeviceBytes table) { free_tables_.push_back(std::move(table)); }
 
-  [[nodiscard]] size_t used_bytes() const;   // by sequences that live
+  [[nodiscard]] size_t used_bytes() const;  // by sequences that live
+  [[nodiscard]] size_t free_summary_bytes() const {
+    return free_summaries_.size() * shape_.summary_bytes();
+  }
   [[nodiscard]] size_t taken_bytes() const;  // from the device
 
  private:

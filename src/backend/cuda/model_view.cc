@@ -1,8 +1,12 @@
 #include "backend/cuda/model_view.h"
 
+#include <algorithm>
+#include <array>
 #include <limits>
 #include <string>
 #include <variant>
+
+#include <fmt/ranges.h>
 
 #include "base/check.h"
 
@@ -12,6 +16,11 @@ namespace {
 constexpr size_t kAlignment = 256;
 // Rows are read in 16-byte pieces.
 constexpr int64_t kRowMultiple = 8;
+// What the kernels are compiled for, or hold in registers and shared memory.
+constexpr std::array<int64_t, 7> kHeadDims = {16, 32, 64, 80, 96, 128, 256};
+constexpr int64_t kMostTaps = 8;
+constexpr int64_t kMostStates = 256;
+constexpr int64_t kMostExperts = 512;
 
 // Lays out one layer after the other and refuses what the kernels cannot do.
 class Builder {
@@ -64,6 +73,14 @@ class Builder {
       return fail(ErrorCode::kUnsupported,
                   "{}: rows of {} values; the CUDA backend wants a multiple of {}", where_,
                   weight.columns(), kRowMultiple);
+    }
+    return {};
+  }
+
+  Status within(int64_t value, int64_t most, std::string_view what) const {
+    if (value < 1 || value > most) {
+      return fail(ErrorCode::kUnsupported, "{}: {} {}; the CUDA backend takes 1 to {}", layer_,
+                  value, what, most);
     }
     return {};
   }
@@ -127,6 +144,8 @@ class Builder {
                   "CUDA backend wants one shape",
                   layer_);
     }
+    RETURN_IF_ERROR(within(shape.conv_kernel, kMostTaps, "taps of the convolution"));
+    RETURN_IF_ERROR(within(shape.state_size, kMostStates, "SSM states a channel"));
     MambaLayer layer;
     ASSIGN_OR_RETURN(layer.in_proj, linear(from.in_proj, "in_proj"));
     ASSIGN_OR_RETURN(layer.out_proj, linear(from.out_proj, "out_proj"));
@@ -162,6 +181,11 @@ class Builder {
                   layer_, shape.n_kv_heads, shape.head_dim, attention_->shape.n_kv_heads,
                   attention_->shape.head_dim);
     }
+    if (std::find(kHeadDims.begin(), kHeadDims.end(), shape.head_dim) == kHeadDims.end()) {
+      return fail(ErrorCode::kUnsupported,
+                  "{}: attention heads of {}; the CUDA backend has code for {}", layer_,
+                  shape.head_dim, fmt::join(kHeadDims, ", "));
+    }
     AttentionLayer layer;
     ASSIGN_OR_RETURN(layer.qkv, linear(from.qkv, "q, k, v"));
     ASSIGN_OR_RETURN(layer.o, linear(from.o, "o"));
@@ -195,6 +219,7 @@ class Builder {
   }
 
   Result<MoeLayer> mixture_layer(const DeviceMixture& from) {
+    RETURN_IF_ERROR(within(static_cast<int64_t>(from.up.size()), kMostExperts, "experts"));
     MoeLayer layer;
     ASSIGN_OR_RETURN(layer.router, linear(from.router, "router"));
     layer.correction = optional(from.correction, layer.router.rows);

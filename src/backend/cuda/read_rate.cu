@@ -4,7 +4,6 @@
 
 #include <cuda_runtime.h>
 
-#include "backend/cuda/device_memory.h"
 #include "backend/cuda/read_rate.h"
 
 namespace logitlab::cuda {

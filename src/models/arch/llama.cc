@@ -9,6 +9,7 @@
 
 #include "formats/hf_config.h"
 #include "models/batch.h"
+#include "models/device_spec.h"
 #include "models/gguf_keys.h"
 #include "models/weight_totals.h"
 #include "nn/layers.h"
@@ -389,12 +390,14 @@ Result<Weights> bind(const ModelConfig& config, const Names& names, WeightStore*
 
 class LlamaModel final : public Model {
  public:
-  LlamaModel(ModelConfig config, Weights weights, Rope rope, WeightStore store)
+  LlamaModel(ModelConfig config, Weights weights, Rope rope, WeightStore store,
+             std::unique_ptr<DeviceModel> device)
       : config_(std::move(config)),
         weights_(std::move(weights)),
         rope_(std::move(rope)),
         store_(std::move(store)),
-        totals_(weight_totals(store_.entries(), weights_.embedding, !weights_.is_tied)) {}
+        totals_(weight_totals(store_.entries(), weights_.embedding, !weights_.is_tied)),
+        device_(std::move(device)) {}
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] const std::vector<WeightEntry>& weights() const override {
@@ -409,9 +412,14 @@ class LlamaModel final : public Model {
     return totals_.weight_bytes_per_token;
   }
   [[nodiscard]] size_t state_bytes(int64_t n_positions) const override {
-    return KvCache::bytes_for(kv_shape(), n_positions);
+    return device_ ? device_->state_bytes(n_positions)
+                   : KvCache::bytes_for(kv_shape(), n_positions);
   }
+  [[nodiscard]] const DeviceModel* device_model() const override { return device_.get(); }
   [[nodiscard]] DecodeState make_state() const override {
+    if (device_ != nullptr) {
+      return DecodeState(device_->make_state());
+    }
     return DecodeState(std::vector<LayerStateKind>(static_cast<size_t>(config_.num_hidden_layers),
                                                    LayerStateKind::kKv),
                        kv_shape());
@@ -429,10 +437,14 @@ class LlamaModel final : public Model {
   Rope rope_;
   WeightStore store_;
   WeightTotals totals_;
+  std::unique_ptr<DeviceModel> device_;  // null: the layers run on the host
 };
 
 Result<Logits> LlamaModel::forward(ExecContext& context,
                                    std::span<const SequenceChunk> batch) const {
+  if (device_ != nullptr) {
+    return forward_on_device(*device_, config_.vocab_size, batch);
+  }
   RETURN_IF_ERROR(check_batch(batch, config_.vocab_size));
   for (const SequenceChunk& chunk : batch) {
     RETURN_IF_ERROR(chunk.state->reserve(static_cast<int64_t>(chunk.ids.size())));
@@ -494,12 +506,28 @@ Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* s
   weight_totals(store->entries(), weights.embedding, !weights.is_tied).fill(&plan);
   plan.state.position_bytes = KvCache::bytes_for(kv_shape_of(config), KvCache::kPagePositions) /
                               static_cast<size_t>(KvCache::kPagePositions);
+  if (store->backend().runs_whole_models()) {
+    plan.state = device_state_cost(plan.state);
+  }
   return plan;
+}
+
+// A decoder layer is two of a device's: attention, then the MLP, each with its norm.
+DeviceModelSpec device_spec(const ModelConfig& config, const Weights& weights, const Rope& rope) {
+  DeviceModelSpec spec =
+      device_frame(config, weights.embedding, weights.head, weights.is_tied, weights.final_norm);
+  set_rope(rope, &spec);
+  for (const Layer& layer : weights.layers) {
+    spec.layers.push_back(
+        {layer.input_norm.weight, device_attention(layer.attention, /*has_rope=*/true)});
+    spec.layers.push_back({layer.mlp_norm.weight, device_mlp(layer.mlp)});
+  }
+  return spec;
 }
 
 Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind kind,
                                           WeightStore store, ExecContext& context,
-                                          const LoadOptions& /*options*/) {
+                                          const LoadOptions& options) {
   const Names& names = kind == ModelKind::kGguf ? kGgufNames : kHfNames;
   RETURN_IF_ERROR(bind(config, names, &store));
   if (auto rope = Rope::make(config.rope, config.head_dim, RopeLayout::kHalfSplit); !rope) {
@@ -509,9 +537,15 @@ Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind k
   RETURN_IF_ERROR(store.begin_load());
   ASSIGN_OR_RETURN(Weights weights, bind(config, names, &store));
   ASSIGN_OR_RETURN(Rope rope, make_rope(config, kind, &store));
-  RETURN_IF_ERROR(store.finish_load(context));
+  std::unique_ptr<DeviceModel> device;
+  if (context.backend.runs_whole_models()) {
+    ASSIGN_OR_RETURN(device,
+                     load_on_device(device_spec(config, weights, rope), options, &store, context));
+  } else {
+    RETURN_IF_ERROR(store.finish_load(context));
+  }
   return std::make_shared<const LlamaModel>(config, std::move(weights), std::move(rope),
-                                            std::move(store));
+                                            std::move(store), std::move(device));
 }
 
 }  // namespace

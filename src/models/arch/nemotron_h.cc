@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/batch.h"
+#include "models/device_spec.h"
 #include "models/gguf_keys.h"
 #include "models/weight_totals.h"
 #include "nn/layers.h"
@@ -357,11 +358,13 @@ WeightTotals totals_of(const Weights& weights, const std::vector<WeightEntry>& e
 
 class NemotronHModel final : public Model {
  public:
-  NemotronHModel(ModelConfig config, Weights weights, WeightStore store)
+  NemotronHModel(ModelConfig config, Weights weights, WeightStore store,
+                 std::unique_ptr<DeviceModel> device)
       : config_(std::move(config)),
         weights_(std::move(weights)),
         store_(std::move(store)),
-        totals_(totals_of(weights_, store_.entries())) {}
+        totals_(totals_of(weights_, store_.entries())),
+        device_(std::move(device)) {}
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] const std::vector<WeightEntry>& weights() const override {
@@ -376,10 +379,17 @@ class NemotronHModel final : public Model {
     return totals_.weight_bytes_per_token;
   }
   [[nodiscard]] size_t state_bytes(int64_t n_positions) const override {
+    if (device_ != nullptr) {
+      return device_->state_bytes(n_positions);
+    }
     return KvCache::bytes_for(kv_shape_of(config_), n_positions) +
            MambaState::bytes_for(mamba_shape_of(config_));
   }
+  [[nodiscard]] const DeviceModel* device_model() const override { return device_.get(); }
   [[nodiscard]] DecodeState make_state() const override {
+    if (device_ != nullptr) {
+      return DecodeState(device_->make_state());
+    }
     return DecodeState(state_kinds_of(config_), kv_shape_of(config_), mamba_shape_of(config_));
   }
   [[nodiscard]] Result<Logits> forward(ExecContext& context,
@@ -390,10 +400,14 @@ class NemotronHModel final : public Model {
   Weights weights_;
   WeightStore store_;
   WeightTotals totals_;
+  std::unique_ptr<DeviceModel> device_;  // null: the layers run on the host
 };
 
 Result<Logits> NemotronHModel::forward(ExecContext& context,
                                        std::span<const SequenceChunk> batch) const {
+  if (device_ != nullptr) {
+    return forward_on_device(*device_, config_.vocab_size, batch);
+  }
   RETURN_IF_ERROR(check_batch(batch, config_.vocab_size));
   for (const SequenceChunk& chunk : batch) {
     RETURN_IF_ERROR(chunk.state->reserve(static_cast<int64_t>(chunk.ids.size())));
@@ -435,17 +449,46 @@ Result<ModelPlan> plan(const ModelConfig& config, ModelKind kind, WeightStore* s
   plan.state.fixed_bytes = MambaState::bytes_for(mamba_shape_of(config));
   plan.state.position_bytes = KvCache::bytes_for(kv_shape_of(config), KvCache::kPagePositions) /
                               static_cast<size_t>(KvCache::kPagePositions);
+  if (store->backend().runs_whole_models()) {
+    plan.state = device_state_cost(plan.state);
+  }
   return plan;
+}
+
+DeviceModelSpec device_spec(const ModelConfig& config, const Weights& weights) {
+  DeviceModelSpec spec = device_frame(config, weights.embedding, weights.head,
+                                      !weights.has_own_head, weights.final_norm);
+  for (const Layer& layer : weights.layers) {
+    DeviceLayer& device = spec.layers.emplace_back();
+    device.norm = layer.norm.weight;
+    if (const auto* mamba = std::get_if<Mamba2>(&layer.mixer)) {
+      device.mixer = device_mamba(*mamba);
+    } else if (const auto* attention = std::get_if<Attention>(&layer.mixer)) {
+      device.mixer = device_attention(*attention, /*has_rope=*/false);
+    } else if (const auto* moe = std::get_if<MixtureOfExperts>(&layer.mixer)) {
+      device.mixer = device_mixture(*moe);
+    } else {
+      device.mixer = device_mlp(std::get<Mlp>(layer.mixer));
+    }
+  }
+  return spec;
 }
 
 Result<std::shared_ptr<const Model>> load(const ModelConfig& config, ModelKind kind,
                                           WeightStore store, ExecContext& context,
-                                          const LoadOptions& /*options*/) {
+                                          const LoadOptions& options) {
   RETURN_IF_ERROR(bind(config, kind, &store));
   RETURN_IF_ERROR(store.begin_load());
   ASSIGN_OR_RETURN(Weights weights, bind(config, kind, &store));
-  RETURN_IF_ERROR(store.finish_load(context));
-  return std::make_shared<const NemotronHModel>(config, std::move(weights), std::move(store));
+  std::unique_ptr<DeviceModel> device;
+  if (context.backend.runs_whole_models()) {
+    ASSIGN_OR_RETURN(device,
+                     load_on_device(device_spec(config, weights), options, &store, context));
+  } else {
+    RETURN_IF_ERROR(store.finish_load(context));
+  }
+  return std::make_shared<const NemotronHModel>(config, std::move(weights), std::move(store),
+                                                std::move(device));
 }
 
 }  // namespace

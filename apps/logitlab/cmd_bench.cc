@@ -11,7 +11,9 @@
 #include <fmt/format.h>
 
 #include "backend/bandwidth.h"
+#include "backend/device_model.h"
 #include "base/env.h"
+#include "bench_device.h"
 #include "bench_no_cache.h"
 #include "bench_runs.h"
 #include "build_version.h"
@@ -21,7 +23,6 @@
 #include "model_options.h"
 #include "progress_bar.h"
 #include "sampling/generation_fields.h"
-#include "state/kv_cache.h"
 #include "streamed_answer.h"
 #include "text_layout.h"
 #include "trace/trace_file.h"
@@ -47,6 +48,8 @@ struct BenchOptions {
   int reps = 3;
   bool no_trace = false;
   bool no_cache = false;
+  int64_t batch = 1;
+  bool profile = false;
 
   // Without the state the time grows with the square of the length.
   [[nodiscard]] int64_t prompt_tokens() const {
@@ -102,8 +105,8 @@ double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_toke
     return 0;
   }
   const double per_position =
-      static_cast<double>(model.state_bytes(KvCache::kPagePositions) - model.state_bytes(0)) /
-      static_cast<double>(KvCache::kPagePositions * layers);  // of one layer
+      static_cast<double>(model.state_bytes(kDevicePagePositions) - model.state_bytes(0)) /
+      static_cast<double>(kDevicePagePositions * layers);  // of one layer; whole pages everywhere
   const double seen = static_cast<double>(prompt_tokens) + static_cast<double>(new_tokens + 1) / 2;
   double bytes = 0;
   for (size_t layer = 0; layer < config.layer_kinds.size(); ++layer) {
@@ -294,6 +297,16 @@ Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
   RETURN_IF_ERROR(check_length(*engine, options));
   const std::vector<TokenId> prompt =
       bench_prompt(options.prompt_tokens(), engine->model().config().vocab_size);
+  if (engine->model().device_model() != nullptr && !options.no_cache) {
+    return bench_device({prompt, options.new_tokens, options.reps, options.batch, options.profile},
+                        *engine, invocation);
+  }
+  if (options.batch > 1 || options.profile) {
+    return fail(ErrorCode::kInvalidArgument,
+                "bench: --batch and --profile measure a model on a GPU (and not with --no-cache); "
+                "this one runs on {}",
+                engine->backend().name());
+  }
   if (options.no_cache) {
     return bench_no_cache({prompt, options.new_tokens, options.reps}, *engine, invocation);
   }
@@ -353,6 +366,19 @@ Action declare_bench(CLI::App& app) {
                "without one does, that reads the whole prefix again for every token. Gives both "
                "times per token against the length.")
       ->group("Measurement");
+  app.add_option("--batch", options->batch,
+                 "Sequences of one decode step, 1 to 64, on a GPU. Default 1.")
+      ->type_name("N")
+      ->check(CLI::Range(1, 64))
+      ->group("Measurement");
+  app.add_flag("--profile", options->profile,
+               "Where the time of a decode step goes on a GPU: per kind of phase launches, bytes, "
+               "microseconds, share of the read rate measured in the same run, and the bubble.")
+      ->group("Measurement");
+  app.add_flag("--random-weights", options->model.random_weights,
+               "Makes the matrices on the GPU in place of reading them, to measure a size without "
+               "its files' content (headers and vectors are read).")
+      ->group("Model");
   options->model.declare_source(app);
   options->model.declare_compute(app);
   return [options](Invocation& invocation) { return run_bench(*options, invocation); };
@@ -376,6 +402,7 @@ Command bench_command() {
        {"bench --model ./my-model -p 2048 -n 128 --reps 5", "another model, longer and calmer"},
        {"bench --no-trace", "without what a trace costs, which takes ten runs more"},
        {"bench --no-cache", "what the state saves: time per token with it and without it"},
+       {"bench --device cuda:0 --batch 16 --profile", "16 sequences on a GPU, phase by phase"},
        {"bench --threads 1 --json", "one thread, as JSON"}},
       declare_bench};
 }

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "backend/backend.h"
+#include "backend/gpu.h"
 #include "base/env.h"
 #include "base/utf8.h"
 #include "build_version.h"
@@ -109,6 +110,30 @@ void examine_memory(std::vector<Finding>* findings) {
   findings->push_back(std::move(finding));
 }
 
+Finding gpu_finding(const GpuDevice& gpu, const GpuReport& report) {
+  Finding finding{"gpu",
+                  fmt::format("cuda:{}", gpu.ordinal),
+                  gpu.why_not.empty() ? Health::kOk : Health::kWarn,
+                  fmt::format("{}, {} free of {}, {} multiprocessors, compute capability {}.{}, "
+                              "driver for CUDA {}",
+                              gpu.name, human_bytes(gpu.free_bytes), human_bytes(gpu.total_bytes),
+                              gpu.n_multiprocessors, gpu.capability_major, gpu.capability_minor,
+                              report.driver_version),
+                  gpu.why_not,
+                  {}};
+  finding.values["name"] = gpu.name;
+  finding.values["total_bytes"] = gpu.total_bytes;
+  finding.values["free_bytes"] = gpu.free_bytes;
+  finding.values["multiprocessors"] = gpu.n_multiprocessors;
+  finding.values["compute_capability"] =
+      fmt::format("{}.{}", gpu.capability_major, gpu.capability_minor);
+  finding.values["driver_cuda"] = report.driver_version;
+  finding.values["build_cuda"] = report.runtime_version;
+  finding.values["build_architectures"] = report.architectures;
+  finding.values["usable_by_this_build"] = gpu.why_not.empty();
+  return finding;
+}
+
 void examine_gpu(std::vector<Finding>* findings) {
   std::vector<std::string> devices;
   std::error_code ignored;
@@ -123,15 +148,27 @@ void examine_gpu(std::vector<Finding>* findings) {
       }
     }
   }
+  const GpuReport report = examine_gpus();
+  for (const GpuDevice& gpu : report.devices) {
+    findings->push_back(gpu_finding(gpu, report));
+  }
+  if (!report.devices.empty()) {
+    return;
+  }
   Finding finding{"gpu", "NVIDIA", Health::kMissing, "none found", "", {}};
   finding.values["devices"] = devices;
   finding.values["usable_by_this_build"] = false;
   if (!devices.empty()) {
     finding.health = Health::kWarn;
     finding.found = fmt::format("{} ({})", devices.size(), fmt::join(devices, ", "));
-    finding.hint = "this build has no CUDA: models run on the CPU";
+    finding.hint = report.is_built
+                       ? report.reason
+                       : "this build has no CUDA, so models run on the CPU; `./lab build cuda` "
+                         "makes one that has";
   } else {
-    finding.hint = "none is needed: models run on the CPU, and this build has no CUDA";
+    finding.hint = report.is_built
+                       ? report.reason
+                       : "none is needed: models run on the CPU, and this build has no CUDA";
   }
   findings->push_back(std::move(finding));
 }

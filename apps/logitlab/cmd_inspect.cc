@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "backend/backend.h"
+#include "backend/gpu.h"
 #include "base/env.h"
 #include "base/utf8.h"
 #include "chat_prompt.h"
@@ -44,6 +45,7 @@ struct TypeSum {
 
 struct Inspection {
   ModelSource source;
+  std::string device;  // that the plan is for
   ModelPlan plan;
   Checkpoint checkpoint;
   std::vector<ModelFile> files;  // of a Hugging Face folder
@@ -79,13 +81,41 @@ Status read_folder(Inspection* out) {
   return {};
 }
 
+// What the plan is for: the device that was named; of "auto" the first GPU if it is there and takes
+// the model's weights, else the processor.
+struct Target {
+  std::unique_ptr<Backend> backend;
+  std::optional<DeviceMemory> device;  // of a GPU
+};
+
+Result<Target> target_of(const std::string& device, const LoadOptions& load,
+                         const ModelSource& source) {
+  Target target;
+  if (device == "auto") {
+    auto gpu = target_of("cuda:0", load, source);
+    if (gpu && plan_model(source, load, *gpu->backend)) {
+      return gpu;
+    }
+  }
+  ASSIGN_OR_RETURN(target.backend, make_backend(device));
+  if (target.backend->runs_whole_models()) {
+    for (const GpuDevice& gpu : examine_gpus().devices) {
+      if (fmt::format("cuda:{}", gpu.ordinal) == target.backend->name()) {
+        target.device = DeviceMemory{.total_bytes = gpu.total_bytes, .free_bytes = gpu.free_bytes};
+      }
+    }
+  }
+  return target;
+}
+
 Result<Inspection> inspect(const InspectOptions& options) {
   Inspection out;
   const MemoryReading now = read_memory();
   ASSIGN_OR_RETURN(out.source, options.model.resolve());
-  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(options.model.device));
   const LoadOptions load = options.model.load_options();
-  ASSIGN_OR_RETURN(out.plan, plan_model(out.source, load, *backend));
+  ASSIGN_OR_RETURN(const Target target, target_of(options.model.device, load, out.source));
+  out.device = std::string(target.backend->name());
+  ASSIGN_OR_RETURN(out.plan, plan_model(out.source, load, *target.backend));
   RETURN_IF_ERROR(out.source.kind == ModelKind::kGguf ? read_gguf(&out) : read_folder(&out));
   for (const TensorEntry& entry : out.checkpoint.tensors()) {
     TypeSum& sum = out.types[std::string(name(entry.dtype))];
@@ -95,7 +125,7 @@ Result<Inspection> inspect(const InspectOptions& options) {
   }
   const int64_t most = out.plan.config.max_position_embeddings;
   const int64_t positions = most > 0 ? std::min(options.positions, most) : options.positions;
-  out.memory = plan_memory(out.plan, load, positions, now);
+  out.memory = plan_memory(out.plan, load, positions, now, target.device);
   out.memory.file_cache_bytes = out.checkpoint.cached_bytes();
   return out;
 }
@@ -281,6 +311,7 @@ Json document_of(const Inspection& inspection, const InspectOptions& options) {
   }
   document["generation_defaults"] = to_json(inspection.defaults.config);
   document["ignored_defaults"] = inspection.defaults.ignored;
+  document["device"] = inspection.device;
   document["memory_plan"] = memory_plan_json(inspection.memory);
   if (options.tensors) {
     document["tensors"] = Json::array();
@@ -467,26 +498,31 @@ void print_memory_plan(Terminal* terminal, const Inspection& inspection) {
                        human_bytes(plan.state.fixed_bytes), human_bytes(plan.state.position_bytes)))
       .print(terminal);
   const MemoryLedger& memory = inspection.memory;
-  Section section("Memory plan");
-  section
-      .add("weights, mapped",
-           fmt::format("{} read in place from the file{}", human_bytes(memory.weights.mapped),
-                       memory.placement.offloads ? ", again at every step: they do not fit" : ""))
-      .add("weights, own", fmt::format("{} in memory of their own, {} of it converted",
-                                       human_bytes(memory.weights.own + memory.weights.converted),
-                                       human_bytes(memory.weights.converted)))
-      .add("state", fmt::format("{} for one sequence", human_bytes(memory.state_bytes)))
+  Section section("Memory plan, device " + inspection.device);
+  if (memory.device) {
+    section.add("weights", human_bytes(memory.weights.device) + " on the device");
+  } else {
+    section
+        .add("weights, mapped",
+             fmt::format("{} read in place from the file{}", human_bytes(memory.weights.mapped),
+                         memory.placement.offloads ? ", again at every step: they do not fit" : ""))
+        .add("weights, own", fmt::format("{} in memory of their own, {} of it converted",
+                                         human_bytes(memory.weights.own + memory.weights.converted),
+                                         human_bytes(memory.weights.converted)));
+  }
+  section.add("state", fmt::format("{} for one sequence", human_bytes(memory.state_bytes)))
       .add("keys and values", fmt::format("{} for {} positions", human_bytes(memory.kv_bytes),
                                           with_commas(memory.n_positions)))
       .add("scratch", fmt::format("{}, estimated", human_bytes(memory.scratch_bytes)))
       .add("sum", human_bytes(memory.needed_bytes()), Style::kBold)
       .add("available",
-           fmt::format("{} of {}: {}", human_bytes(memory.now.available_bytes),
-                       human_bytes(memory.now.total_bytes),
-                       memory.fits() ? std::string("it fits")
-                                     : fmt::format("{} are missing",
-                                                   human_bytes(memory.needed_bytes() -
-                                                               memory.now.available_bytes))),
+           fmt::format(
+               "{} of {}: {}", human_bytes(memory.available_bytes()),
+               human_bytes(memory.device ? memory.device->total_bytes : memory.now.total_bytes),
+               memory.fits()
+                   ? std::string("it fits")
+                   : fmt::format("{} are missing",
+                                 human_bytes(memory.needed_bytes() - memory.available_bytes()))),
            memory.fits() ? Style::kGood : Style::kBad)
       .add("page cache",
            memory.file_cache_bytes
@@ -557,6 +593,12 @@ Action declare_inspect(CLI::App& app) {
                  "auto.")
       ->type_name("TYPE")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->group("Memory plan");
+  app.add_option(
+         "--device", options->model.device,
+         "Plans for this device: cpu, cuda:N, or auto (the first GPU if it takes the model, "
+         "else cpu). Default: auto.")
+      ->type_name("DEVICE")
       ->group("Memory plan");
   options->model.declare_placement(app, "Memory plan");
   options->model.declare_source(app);

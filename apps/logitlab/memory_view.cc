@@ -15,6 +15,7 @@ std::string weights_text(const MemoryLedger& ledger) {
       text += fmt::format("{}{} {}", text.empty() ? "" : " + ", human_bytes(bytes), what);
     }
   };
+  add(ledger.weights.device, "on the device");
   add(ledger.weights.mapped, ledger.placement.offloads ? "on the disk" : "mapped");
   add(ledger.weights.own, "of their own");
   add(ledger.weights.converted, "converted");
@@ -28,6 +29,7 @@ Json bytes_or_null(size_t bytes) {
 Json shared_json(const MemoryLedger& ledger) {
   Json out = Json::object();
   out["placement"] = std::string(ledger.placement_name());
+  out["weights_device_bytes"] = ledger.weights.device;
   out["weights_mapped_bytes"] = ledger.weights.mapped;
   out["weights_own_bytes"] = ledger.weights.own + ledger.weights.converted;
   out["weights_converted_bytes"] = ledger.weights.converted;
@@ -39,6 +41,14 @@ Json shared_json(const MemoryLedger& ledger) {
   out["scratch_bytes"] = ledger.scratch_bytes;
   out["file_cache_bytes"] = ledger.file_cache_bytes ? Json(*ledger.file_cache_bytes) : Json();
   out["file_cache_stays"] = ledger.file_cache_stays();
+  out["device"] = Json();
+  if (ledger.device) {
+    const DeviceMemory& device = *ledger.device;
+    out["device"] = {
+        {"total_bytes", device.total_bytes},   {"free_bytes", device.free_bytes},
+        {"weight_bytes", device.weight_bytes}, {"state_bytes", device.state_bytes},
+        {"pool_bytes", device.pool_bytes},     {"scratch_bytes", device.scratch_bytes}};
+  }
   out["available_bytes"] = bytes_or_null(ledger.now.available_bytes);
   out["system_bytes"] = bytes_or_null(ledger.now.total_bytes);
   return out;
@@ -47,6 +57,15 @@ Json shared_json(const MemoryLedger& ledger) {
 }  // namespace
 
 std::string memory_line(const MemoryLedger& ledger) {
+  if (ledger.device) {
+    return fmt::format(
+        "memory: weights {}; state {} + keys and values {} (taken for sequences {}); scratch {}; "
+        "device free {} of {}; peak of the host {}",
+        weights_text(ledger), human_bytes(ledger.state_bytes), human_bytes(ledger.kv_bytes),
+        human_bytes(ledger.device->pool_bytes), human_bytes(ledger.scratch_bytes),
+        human_bytes(ledger.device->free_bytes), human_bytes(ledger.device->total_bytes),
+        human_bytes(ledger.now.peak_resident_bytes));
+  }
   const size_t cached = ledger.file_cache_bytes.value_or(0);
   const std::string cache =
       !ledger.file_cache_bytes ? std::string("not known")
@@ -80,7 +99,7 @@ Json memory_plan_json(const MemoryLedger& ledger) {
   out["total_bytes"] = ledger.needed_bytes();
   out["fits"] = ledger.fits();
   out["missing_bytes"] =
-      ledger.fits() ? size_t{0} : ledger.needed_bytes() - ledger.now.available_bytes;
+      ledger.fits() ? size_t{0} : ledger.needed_bytes() - ledger.available_bytes();
   return out;
 }
 

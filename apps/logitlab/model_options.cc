@@ -75,8 +75,9 @@ void ModelOptions::declare_source(CLI::App& app) {
 
 void ModelOptions::declare_compute(CLI::App& app) {
   app.add_option("--device", device,
-                 "auto, cpu, or reference (the slow scalar code that the others are compared "
-                 "with). Default: auto.")
+                 "auto (the first GPU if this build can use it, it takes the model and has room; "
+                 "else cpu), cpu, cuda:N (a GPU, in a build with CUDA), or reference (the slow "
+                 "scalar code that the others are compared with). Default: auto.")
       ->type_name("DEVICE")
       ->group("Model");
   app.add_option("--dtype", dtype,
@@ -131,11 +132,16 @@ Result<std::unique_ptr<Engine>> ModelOptions::load(Invocation& invocation, Check
   options.dtype = dtype;
   options.weights = weights;
   options.offload = offload;
+  options.random_weights = random_weights;
   options.threads = threads;
   options.text = text;
   options.progress = &bar;
   options.check_settings = std::move(check);
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::load(options));
+  if (!engine->device_note().empty()) {
+    invocation.terminal.note(
+        fmt::format("logitlab: not on the GPU: {}\n", terminal_safe(engine->device_note())));
+  }
   for (const std::string& warning : engine->model().warnings()) {
     invocation.terminal.note(fmt::format("logitlab: {}\n", terminal_safe(warning)));
   }

@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string dtype = "auto";
   std::string weights = "auto";
   bool offload = false;
+  bool random_weights = false;  // of bench
   int threads = 0;
 
   // --model, --revision, --cache-dir.

@@ -102,7 +102,8 @@ cpp_files() {
   for name in src include apps tests bench crates; do
     if [[ -d $ROOT/$name ]]; then folders+=("$ROOT/$name"); fi
   done
-  find "${folders[@]}" -name target -prune -o \( -name '*.h' -o -name '*.cc' \) -print0
+  find "${folders[@]}" -name target -prune -o \
+    \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0
 }
 
 check_format() { cpp_files | xargs -0 -r clang-format-14 --dry-run -Werror; }

@@ -173,7 +173,7 @@ struct DeviceMemory {
 class DeviceModel {
  public:
   virtual ~DeviceModel() = default;
-  // Empty; takes no memory before it is reserved. May outlive the model.
+  // Empty; takes no memory before it is reserved. Works while the model lives, may be freed later.
   [[nodiscard]] virtual std::unique_ptr<DeviceState> make_state() const = 0;
   // Bytes of a state of n positions.
   [[nodiscard]] virtual size_t state_bytes(int64_t n_positions) const = 0;

@@ -498,7 +498,8 @@ void print_memory_plan(Terminal* terminal, const Inspection& inspection) {
                        human_bytes(plan.state.fixed_bytes), human_bytes(plan.state.position_bytes)))
       .print(terminal);
   const MemoryLedger& memory = inspection.memory;
-  Section section("Memory plan, device " + inspection.device);
+  Section section("Memory plan");
+  section.add("device", inspection.device);
   if (memory.device) {
     section.add("weights", human_bytes(memory.weights.device) + " on the device");
   } else {

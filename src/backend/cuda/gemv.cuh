@@ -129,7 +129,7 @@ struct Accumulator {
     mma_bf16(a, x[0], x[1], x[2], x[3], w.x, w.y);
     mma_bf16(b, x[4], x[5], x[6], x[7], w.z, w.w);
   }
-  // Of matrix row t + 4 i of the group and sequence g, for lane 4 g + t: lane_row().
+  // Of matrix row 2 t + i of the group and sequence g, for lane 4 g + t.
   LOGITLAB_DEVICE float value(int i) const {
     return __fadd_rn(__fadd_rn(a[i], b[i]), __fadd_rn(a[2 + i], b[2 + i]));
   }
@@ -201,9 +201,13 @@ LOGITLAB_DEVICE void put_partial(float* slice_sums, int group, const Accumulator
   if (token >= TOK) {
     return;
   }
-  float* target = slice_sums + token * kTokenPitch + group * kRowTile + (lane & 3);
-  target[0] = adds ? __fadd_rn(target[0], sum.value(0)) : sum.value(0);
-  target[kHalfRows] = adds ? __fadd_rn(target[kHalfRows], sum.value(1)) : sum.value(1);
+  float2* target = reinterpret_cast<float2*>(slice_sums + token * kTokenPitch + group * kRowTile +
+                                             2 * (lane & 3));
+  float2 v = {sum.value(0), sum.value(1)};
+  if (adds) {
+    v = {__fadd_rn(target->x, v.x), __fadd_rn(target->y, v.y)};
+  }
+  *target = v;
 }
 
 // Which output of a chunk a consumer thread makes.

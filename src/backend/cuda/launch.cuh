@@ -54,7 +54,7 @@ constexpr int kFlightBytes = 64 * 1024;
 inline RingShape ring_shape(int columns, int other_bytes, int shared_bytes) {
   RingShape shape;
   const int length = std::min(columns, kSegment);
-  shape.stage_bytes = (2 * second_half(length) + 127) / 128 * 128;
+  shape.stage_bytes = (kRowTile * length * 2 + 127) / 128 * 128;
   shape.depth = std::min(32, (shared_bytes - other_bytes - 128) / (shape.stage_bytes + 16));
   shape.flight = std::clamp((kFlightBytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
                             std::max(2, shape.depth));

@@ -108,9 +108,13 @@ class SingleWarp {
     reader_.release(lane_);
     reader_.advance();
     if (lane_ < 4) {
-      float* target = &exchange_->partial[warp_][index * kRowTile + lane_];
-      target[0] = adds ? __fadd_rn(target[0], sum.value(0)) : sum.value(0);
-      target[kHalfRows] = adds ? __fadd_rn(target[kHalfRows], sum.value(1)) : sum.value(1);
+      float2* target =
+          reinterpret_cast<float2*>(&exchange_->partial[warp_][index * kRowTile + 2 * lane_]);
+      float2 v = {sum.value(0), sum.value(1)};
+      if (adds) {
+        v = {__fadd_rn(target->x, v.x), __fadd_rn(target->y, v.y)};
+      }
+      *target = v;
     }
   }
 

@@ -1,6 +1,7 @@
-// The greedy and stopping cases of the reference (G1 to G13), by their ids. Cases of padding and of
-// masks have no counterpart: prompts are not padded.
+// The greedy and stopping cases of the reference (G1 to G17), by their ids. Prompts are never
+// padded here: the cases of padding and of masks (G14 to G17) say what holds in their place.
 #include <limits>
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -127,6 +128,54 @@ TEST(DecodingCases, G12_RoundedLogitsTie) {
   EXPECT_EQ(ids_of(f.run(model, {2}, config)), (Ids{1}));
   config.logits_dtype = LogitsDtype::kBfloat16;
   EXPECT_EQ(ids_of(f.run(model, {2}, config)), (Ids{0}));
+}
+
+// transformers guesses a mask from pad ids and then leaves real ids equal to pad out. Without
+// padding there is nothing to guess: all ids are read whatever pad is, as in G15.
+TEST(DecodingCases, G14_G15_EveryIdOfAPromptIsRead) {
+  ToyFixture f;
+  for (const std::optional<TokenId> pad :
+       {std::optional<TokenId>(0), std::optional<TokenId>(1), std::optional<TokenId>()}) {
+    const TableModel model = model_m();
+    GenerationConfig config = with_end(6);
+    config.pad_token_id = pad;
+    const auto result = f.run_all(model, {{2, 0}, {0, 2}, {0, 3}}, config);
+    ASSERT_TRUE(result) << result.error().message;
+    EXPECT_EQ(result->prompt_tokens, 6);
+    EXPECT_EQ(result->sequences[0].ids, (Ids{2, 3, 1}));
+    EXPECT_EQ(result->sequences[1].ids, (Ids{3, 1}));
+    EXPECT_EQ(result->sequences[2].ids, (Ids{1}));
+    // The prompts, then one row for every token but the last of each.
+    EXPECT_EQ(model.rows(), 6 + 2 + 1 + 0);
+  }
+}
+
+TEST(DecodingCases, G16_PositionsCountTheOwnPrompt) {
+  ToyFixture f;
+  const TableModel model = model_m();
+  const Ids one = {2};
+  const Ids three = {2, 3, 0};
+  DecodeState short_state = model.make_state();
+  DecodeState long_state = model.make_state();
+  const std::vector<PromptInput> prompts = {{one, &short_state}, {three, &long_state}};
+  const auto config = merge_generation_config({.max_new_tokens = 2}, {}).config;
+  ASSERT_TRUE(generate(f.context, model, prompts, config, {}));
+  EXPECT_EQ(short_state.length(), 2) << "its first new token is at position 1";
+  EXPECT_EQ(long_state.length(), 4);
+}
+
+TEST(DecodingCases, G17_ScoresOfTheChosenTokens) {
+  ToyFixture f;
+  CollectedTrace trace;
+  GenerateOptions options;
+  options.trace.sink = &trace;
+  ASSERT_TRUE(f.run_all(model_m(), {{2}, {3}}, with_end(6), options));
+  std::vector<std::vector<double>> scores(2);
+  for (const TracedStep& step : trace.steps) {
+    scores[static_cast<size_t>(step.sequence)].push_back(step.score);
+  }
+  EXPECT_EQ(scores[0], (std::vector<double>{5, 5}));
+  EXPECT_EQ(scores[1], (std::vector<double>{5})) << "no padding follows, so it has no score";
 }
 
 }  // namespace

@@ -78,6 +78,13 @@ Status check_settings(RunSettings* settings) {
   chain.vocab_size = vocab_size;
   chain.guidance = &guidance;
   chain.thinking = settings->options.thinking;
+  chain.callers = settings->options.processors;
+  if (!chain.callers.empty() && settings->options.trace.sink != nullptr) {
+    return fail(ErrorCode::kInvalidArgument,
+                "trace: asked for with processors of the caller ({}), want one of the two: whoever "
+                "reads the trace could not run them",
+                chain.callers.front()->name());
+  }
   RETURN_IF_ERROR(build_chain(config, chain));
   if (config.stop_strings && !config.stop_strings->empty()) {
     ASSIGN_OR_RETURN(

@@ -65,6 +65,9 @@ struct GenerateOptions {
   ProgressSink* progress = nullptr;         // prefill in tokens; beam search in steps
   const TokenTexts* token_texts = nullptr;  // needed by stop_strings
   std::optional<ThinkingIds> thinking;      // of the model; none: nothing is thinking
+  // The caller's own, copied for every sequence; where they stand: ChainOptions::callers. Not with
+  // a trace, whose reader could not run them.
+  std::span<const LogitsProcessor* const> processors;
   TraceOptions trace;
 };
 

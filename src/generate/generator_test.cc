@@ -1,5 +1,6 @@
 #include "generate/generator.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -246,6 +247,43 @@ TEST(Generate, GuidanceWeighsTheUnguidedSequence) {
   config.negative_prompt_ids.reset();
   ASSERT_TRUE(f.run(model, {0, 1}, config, options));
   EXPECT_NEAR(scores[0] - scores[1], 2, 1e-5) << "both sides are the same: nothing changes";
+}
+
+// Takes the best token's place: the token after it in the vocabulary always wins.
+class NextToken final : public LogitsProcessor {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "next_token"; }
+  void apply(std::span<float> scores, const SequenceView& /*sequence*/) override {
+    const auto best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+    scores[static_cast<size_t>(best + 1) % scores.size()] = 100;
+  }
+  [[nodiscard]] std::unique_ptr<LogitsProcessor> clone() const override {
+    return std::make_unique<NextToken>(*this);
+  }
+};
+
+TEST(Generate, RunsTheCallersProcessors) {
+  ToyFixture f;
+  const NextToken next;
+  const std::array<const LogitsProcessor*, 1> processors = {&next};
+  GenerateOptions options;
+  options.processors = processors;
+  const TableModel model = model_m();
+  for (const int64_t beams : {1, 2}) {
+    GenerationConfig config{.max_new_tokens = 3};
+    config.num_beams = beams;
+    const auto result = f.run_all(model, {{0}, {1}}, config, options);
+    ASSERT_TRUE(result) << result.error().message;
+    EXPECT_EQ(result->sequences[0].ids, (Ids{3, 2, 0})) << beams << " beams";
+    EXPECT_EQ(result->sequences[1].ids, (Ids{0, 3, 2})) << beams << " beams";
+  }
+  const int64_t calls = model.calls();
+  CollectedTrace trace;
+  options.trace.sink = &trace;
+  const auto refused = f.run(model, {0}, {}, options);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("next_token"), std::string::npos);
+  EXPECT_EQ(model.calls(), calls);
 }
 
 TEST(Generate, TellsTheTraceEverything) {

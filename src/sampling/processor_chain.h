@@ -49,6 +49,10 @@ struct ChainOptions {
   std::optional<int64_t> max_length;
   GuidanceSource* guidance = nullptr;   // must outlive the chain; null: guidance_scale is refused
   std::optional<ThinkingIds> thinking;  // none: thinking_budget does not act
+  // The caller's own, copied into the chain. One that has the name of a processor that the settings
+  // ask for, of those before this place, takes that one's place; all others stand before the
+  // temperature. Only with semantics=transformers: no other engine's order has a place for them.
+  std::span<const LogitsProcessor* const> callers;
 };
 
 // One per sequence; movable; one thread at a time.

@@ -1,5 +1,6 @@
 // The conformance cases W (filters) and P (processors): settings and outcomes that the library's
 // own code produced for small rows. Chains are built from settings, as a run builds them.
+#include <array>
 #include <cmath>
 #include <string>
 
@@ -10,6 +11,8 @@
 #include "sampling/effective_config.h"
 #include "sampling/generation_fields.h"
 #include "sampling/processor_chain.h"
+#include "sampling/processors/repetition_penalty.h"
+#include "sampling/processors/temperature.h"
 #include "sampling/test_rows.h"
 
 namespace logitlab {
@@ -263,6 +266,38 @@ TEST(ReferenceCases, P13toP16LengthAndForcedTokens) {
   expect_row(forced, {kMinusInfinity, 0, 0});
   expect_row({"P16", {5, 1, 2}, R"({"forced_bos_token_id": 2})"},
              {kMinusInfinity, kMinusInfinity, 0});
+}
+
+TEST(ReferenceCases, P20ProcessorsOfTheCaller) {
+  const RepetitionPenalty repetition(9.0);
+  const Temperature temperature(3.0);
+  const std::array<const LogitsProcessor*, 2> callers = {&temperature, &repetition};
+  const GenerationConfig given{
+      .do_sample = true, .temperature = 0.5, .top_k = 0, .repetition_penalty = 1.5};
+  ChainOptions options;
+  options.vocab_size = 2;
+  options.callers = callers;
+  auto chain = build_chain(merge_generation_config(given, {}).config, options);
+  ASSERT_TRUE(chain) << chain.error().message;
+  EXPECT_EQ(chain->names(),
+            (std::vector<std::string_view>{"repetition_penalty", "temperature", "temperature"}));
+  Row row = {18, 3};
+  const Ids ids = {0};
+  chain->apply(row, {ids, 1});
+  EXPECT_NEAR(row[0], 18 / 9.0 / 3 / 0.5, 1e-6);
+  EXPECT_NEAR(row[1], 3 / 3.0 / 0.5, 1e-6);
+  // Nothing of the settings has its name: both of the name stand where the caller's do.
+  const std::array<const LogitsProcessor*, 2> two = {&repetition, &repetition};
+  options.callers = two;
+  chain = build_chain(
+      merge_generation_config({.do_sample = true, .temperature = 0.5, .top_k = 0}, {}).config,
+      options);
+  ASSERT_TRUE(chain);
+  EXPECT_EQ(chain->names(), (std::vector<std::string_view>{"repetition_penalty",
+                                                           "repetition_penalty", "temperature"}));
+  chain = build_chain(merge_generation_config({.semantics = Semantics::kVllm}, {}).config, options);
+  ASSERT_FALSE(chain);
+  EXPECT_NE(chain.error().message.find("repetition_penalty"), std::string::npos);
 }
 
 TEST(ReferenceCases, P17P18GuidanceAndNormalising) {

@@ -93,6 +93,7 @@ Status BeamRun::make_searches() {
       options.max_length = prompt.length() + prompt.lengths.max_new_tokens;
       options.guidance = guidance_.row(static_cast<size_t>(prompt.index * n + beam));
       options.thinking = settings_.options.thinking;
+      options.callers = settings_.options.processors;
       ASSIGN_OR_RETURN(ProcessorChain chain, build_chain(config, options));
       chains.push_back(std::move(chain));
     }

@@ -65,6 +65,7 @@ Status SampleRun::make_sequences() {
     options.prompt_length = prompt.length();
     options.max_length = prompt.length() + prompt.lengths.max_new_tokens;
     options.thinking = settings_.options.thinking;
+    options.callers = settings_.options.processors;
     for (size_t copy = 0; copy < copies; ++copy) {
       DecodeState* state = prompt.state();
       if (copy > 0) {

@@ -176,7 +176,7 @@ Status Chat::ask(const std::string& text) {
     }
     terminal_.print(answer.empty() || answer.back() != '\n' ? "\n" : "");
     terminal_.flush();
-    say(memory_line(measure_memory(engine_, result)));
+    say(memory_note(terminal_, measure_memory(engine_, result)));
     say(fmt::format("{} reused_tokens={}", receipt_line(result), result.reused_prompt_tokens));
     const ThinkingOutcome outcome = turn.answer.parts.front().outcome;
     const std::string remark = thinking_remark(result.first(), outcome);

@@ -399,7 +399,7 @@ void print_run(Invocation& invocation, const GenerateCommandOptions& options, co
   if (!options.trace.empty()) {
     terminal.note(terminal.paint_note(Style::kDim, "trace: " + printable(options.trace)) + "\n");
   }
-  const std::string memory = memory_line(measure_memory(engine, run.answer.result));
+  const std::string memory = memory_note(terminal, measure_memory(engine, run.answer.result));
   terminal.note(terminal.paint_note(Style::kDim, memory) + "\n");
   terminal.note(terminal.paint_note(Style::kDim, receipt_line(run.answer.result)) + "\n");
 }

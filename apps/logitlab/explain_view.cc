@@ -305,12 +305,12 @@ void print_candidates(Terminal* terminal, const TracedStep& step, const PieceTex
   const bool has_seen =
       std::any_of(step.candidates.begin(), step.candidates.end(),
                   [](const TracedCandidate& item) { return item.in_prompt || item.in_answer; });
-  std::vector<Table::Column> columns = {{"token", Align::kLeft},  {"id", Align::kRight},
-                                        {"logit", Align::kRight}, {"raw p", Align::kRight},
-                                        {"score", Align::kRight}, {"final p", Align::kRight},
+  std::vector<Table::Column> columns = {{"token", Align::kLeft},     {"id", Align::kRight, 1},
+                                        {"logit", Align::kRight, 3}, {"raw p", Align::kRight},
+                                        {"score", Align::kRight, 2}, {"final p", Align::kRight},
                                         {"", Align::kLeft}};
   if (has_seen) {
-    columns.push_back({"seen in", Align::kLeft});
+    columns.push_back({"seen in", Align::kLeft, 4});
   }
   Table table(columns);
   size_t n_seen = 0;

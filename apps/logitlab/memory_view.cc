@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "terminal.h"
+#include "text_layout.h"
 
 namespace logitlab {
 namespace {
@@ -80,6 +80,15 @@ std::string memory_line(const MemoryLedger& ledger) {
       human_bytes(ledger.scratch_bytes), human_bytes(ledger.now.peak_resident_bytes), cache,
       human_bytes(ledger.available_before_load_bytes),
       human_bytes(ledger.available_after_load_bytes));
+}
+
+std::string memory_note(const Terminal& terminal, const MemoryLedger& ledger) {
+  std::string text = memory_line(ledger);
+  if (terminal.err_is_terminal()) {
+    text = wrap_with_prefix(text, static_cast<size_t>(terminal.columns()), "", "");
+    text.pop_back();
+  }
+  return text;
 }
 
 Json memory_json(const MemoryLedger& ledger) {

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "engine/memory_ledger.h"
+#include "terminal.h"
 
 namespace logitlab {
 
@@ -12,6 +13,10 @@ namespace logitlab {
 // 140.2 MiB; page cache of the files 93.8 MiB, stays; available 22.6 GiB, after loading 22.5 GiB"
 // of a loaded model, on one line.
 [[nodiscard]] std::string memory_line(const MemoryLedger& ledger);
+
+// The line for standard error, broken to the width of a terminal and whole elsewhere; without the
+// last line break.
+[[nodiscard]] std::string memory_note(const Terminal& terminal, const MemoryLedger& ledger);
 
 // Every figure of a loaded model in bytes; null for what the system does not say.
 [[nodiscard]] Json memory_json(const MemoryLedger& ledger);

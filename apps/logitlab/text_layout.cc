@@ -1,6 +1,7 @@
 #include "text_layout.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -18,6 +19,21 @@ size_t code_point_bytes(std::string_view text, size_t at) {
   return std::min(n, text.size() - at);
 }
 
+// Where a quoted token with a leading space begins: ' the'.
+bool opens_quote(std::string_view line, size_t space) {
+  return space > 0 && line[space - 1] == '\'' &&
+         (space == 1 || line[space - 2] == ' ' || line[space - 2] == '(');
+}
+
+// The last gap that a line may be broken at.
+size_t last_gap(std::string_view line, std::string_view gap) {
+  size_t at = line.rfind(gap);
+  while (at != std::string_view::npos && at > 0 && opens_quote(line, at)) {
+    at = line.rfind(gap, at - 1);
+  }
+  return at;
+}
+
 void wrap_line(std::string_view line, size_t width, std::vector<std::string>* out) {
   const size_t indent = std::min(line.find_first_not_of(' '), line.size());
   const std::string margin(indent < width / 2 ? indent : 0, ' ');
@@ -33,7 +49,7 @@ void wrap_line(std::string_view line, size_t width, std::vector<std::string>* ou
     // Two spaces separate the items of a list: the better place. A space right after the cut is as
     // good as one before it.
     for (const std::string_view gap : {std::string_view("  "), std::string_view(" ")}) {
-      const size_t space = line.substr(0, cut + gap.size()).rfind(gap);
+      const size_t space = last_gap(line.substr(0, cut + gap.size()), gap);
       if (space != std::string_view::npos && space > indent && space > 0) {
         cut = space;
         next = space + gap.size();
@@ -177,15 +193,39 @@ std::string Table::render_records(const Terminal& terminal, size_t indent) const
   return out;
 }
 
+bool Table::leave_one_out() {
+  const auto rank = [](const Column& column) {
+    return column.leaves > 0 ? column.leaves : std::numeric_limits<int>::max();
+  };
+  const auto first = std::ranges::min_element(columns_, {}, rank);
+  if (first == columns_.end() || first->leaves == 0) {
+    return false;
+  }
+  const auto at = first - columns_.begin();
+  columns_.erase(first);
+  for (std::vector<Cell>& row : rows_) {
+    row.erase(row.begin() + at);
+  }
+  return true;
+}
+
 std::string Table::render(const Terminal& terminal, size_t indent) const {
   if (rows_.empty()) {
     return "";
   }
   const auto columns = static_cast<size_t>(terminal.columns());
-  const std::vector<size_t> widths = fitted_widths(columns - std::min(columns, indent));
-  if (widths.empty()) {
-    return render_records(terminal, indent);
+  const size_t available = columns - std::min(columns, indent);
+  Table shown = *this;
+  std::vector<size_t> widths = shown.fitted_widths(available);
+  while (widths.empty() && shown.leave_one_out()) {
+    widths = shown.fitted_widths(available);
   }
+  return widths.empty() ? render_records(terminal, indent)
+                        : shown.render_columns(terminal, indent, widths);
+}
+
+std::string Table::render_columns(const Terminal& terminal, size_t indent,
+                                  const std::vector<size_t>& widths) const {
   const std::string margin(indent, ' ');
   std::string out;
   const auto add_line = [&](const std::vector<Cell>& cells) {

@@ -14,8 +14,8 @@ namespace logitlab {
 // columns.
 [[nodiscard]] size_t prefix_of_width(std::string_view text, size_t width);
 
-// Breaks at spaces, or inside a word that is longer than a line; `text` may hold line breaks. At
-// least one line.
+// Breaks at spaces (not behind the quote of a token that begins with one), or inside a word that is
+// longer than a line; `text` may hold line breaks. At least one line.
 [[nodiscard]] std::vector<std::string> wrap(std::string_view text, size_t width);
 
 // wrap() joined again, `first` before the first line and `rest` before the others.
@@ -32,14 +32,15 @@ struct Cell {
   Style style = Style::kPlain;
 };
 
-// Columns side by side; where they do not fit the widest ones are wrapped, and where even that
-// leaves no room every row becomes a group of `header: value` lines. Cell texts may be untrusted:
-// they are made printable.
+// Columns side by side; where they do not fit the widest ones are wrapped, then columns that may
+// leave do, and where even that leaves no room every row becomes a group of `header: value` lines.
+// Cell texts may be untrusted: they are made printable.
 class Table {
  public:
   struct Column {
     std::string header;
     Align align = Align::kLeft;
+    int leaves = 0;  // 1 leaves first where there is no room; 0 stays
   };
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
@@ -50,6 +51,9 @@ class Table {
   [[nodiscard]] std::string render(const Terminal& terminal, size_t indent = 0) const;
 
  private:
+  bool leave_one_out();  // false: no column may leave
+  [[nodiscard]] std::string render_columns(const Terminal& terminal, size_t indent,
+                                           const std::vector<size_t>& widths) const;
   [[nodiscard]] std::vector<size_t> fitted_widths(size_t available) const;
   [[nodiscard]] std::string render_records(const Terminal& terminal, size_t indent) const;
 

@@ -70,6 +70,27 @@ class Explain(CliCase):
             view = text[text.index("\nIts least likely"):]
             self.assertLessEqual(max(map(len, view.splitlines())), columns)
 
+    def test_candidates_stay_a_table_where_it_is_narrow(self):
+        for columns, headers in ((38, ["token", "raw p", "final p"]),
+                                 (60, ["token", "logit", "raw p", "final p"]),
+                                 (100, ["token", "id", "logit", "raw p", "score", "final p"])):
+            text = self.run_ok(*self.arguments("--explain=3"),
+                               env=self.environment(COLUMNS=str(columns)))
+            lines = [line for line in text.splitlines() if line.startswith("token ")]
+            self.assertEqual(len(lines), 1, columns)
+            for header in headers:
+                self.assertIn(header, lines[0])
+
+    def test_no_line_ends_inside_a_token(self):
+        # A token that begins with a space is quoted as ' x'.
+        for columns in range(38, 110, 3):
+            text = self.run_ok(*self.arguments("--explain=3", "--logit-bias", "32:8"),
+                               env=self.environment(COLUMNS=str(columns)))
+            words = text[text.index("\nStep "):text.index("\nstage")]
+            self.assertIn("' '", words)
+            for line in words.splitlines():
+                self.assertNotRegex(line, r"(^|[ (])'$")
+
     def test_colours_say_the_same(self):
         plain = self.run_ok(*self.arguments("--explain=3"))
         painted = self.run_ok(*self.arguments("--explain=3", "--color", "always"))

@@ -92,6 +92,17 @@ class Terminals(CliCase):
         self.assertIn(b"reused_tokens=0", output)
         self.assertIn(b"max_new_tokens", output)
 
+    def test_the_receipt_fits_the_terminal(self):
+        output, code = run_on_terminal(self, ["generate", "Hi", "--max-new-tokens", 3, "--model",
+                                              self.model], columns=60, NO_COLOR="1")
+        self.assertEqual(code, 0, output)
+        lines = output.decode(errors="replace").splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith("settings: "))
+        end = next(i for i, line in enumerate(lines) if line.startswith("prompt_tokens="))
+        self.assertTrue(any(line.startswith("memory: ") for line in lines[start:end]))
+        for line in lines[start:end]:
+            self.assertLessEqual(len(line), 60, line)
+
     def test_model_text_cannot_move_the_cursor(self):
         output, code = run_on_terminal(
             self, ["tokenize", "--decode", "27,91,50,74", "--model", self.model])

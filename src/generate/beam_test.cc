@@ -284,7 +284,7 @@ TEST(Beams, RefuseWhatCannotRunBeforeAnyWork) {
   config.eos_token_id = Ids{0, 1, 2, 3, 4};
   const auto result = f.run(model, {0}, config);
   ASSERT_FALSE(result);
-  EXPECT_NE(result.error().message.find("num_beams: 2 beams over 5 tokens"), std::string::npos)
+  EXPECT_NE(result.error().message.find("num_beams: 2 found with 5 end tokens"), std::string::npos)
       << result.error().message;
   config = two_beams(EarlyStopping::kFalse, 1);
   config.num_return_sequences = 3;

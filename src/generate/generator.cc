@@ -105,6 +105,7 @@ Result<GenerationResult> generate(ExecContext& context, const Model& model,
   const int64_t copies = config.num_return_sequences.value_or(1);
   const bool is_single = !is_beam_search(config) && copies == 1;
   ASSIGN_OR_RETURN(std::vector<PromptRun> runs, plan_prompts(settings, prompts, is_single));
+  RETURN_IF_ERROR(check_room(settings, runs, read_memory().available_bytes));
 
   GenerationResult result;
   for (const PromptRun& run : runs) {

@@ -249,6 +249,28 @@ TEST(Generate, GuidanceWeighsTheUnguidedSequence) {
   EXPECT_NEAR(scores[0] - scores[1], 2, 1e-5) << "both sides are the same: nothing changes";
 }
 
+TEST(Generate, RefusesMoreSequencesThanTheMemoryHolds) {
+  ToyFixture f;
+  const TableModel model = model_m();
+  for (const int64_t n : {int64_t{1} << 45, std::numeric_limits<int64_t>::max()}) {
+    GenerationConfig config{.do_sample = true, .max_new_tokens = 2};
+    config.num_return_sequences = n;
+    auto refused = f.run(model, {0}, config);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+    EXPECT_EQ(refused.error().message.find("num_return_sequences: " + std::to_string(n)), 0U)
+        << refused.error().message;
+    EXPECT_NE(refused.error().message.find("GiB are missing"), std::string::npos);
+    config.num_return_sequences = 1;
+    config.num_beams = n;
+    refused = f.run(model, {0}, config);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kResourceExhausted);
+    EXPECT_EQ(refused.error().message.find("num_beams: "), 0U) << refused.error().message;
+  }
+  EXPECT_EQ(model.calls(), 0);
+}
+
 // Takes the best token's place: the token after it in the vocabulary always wins.
 class NextToken final : public LogitsProcessor {
  public:

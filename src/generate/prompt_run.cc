@@ -1,6 +1,7 @@
 #include "generate/prompt_run.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -66,6 +67,40 @@ Result<std::vector<PromptRun>> plan_prompts(const RunSettings& settings,
     runs.push_back(std::move(run));
   }
   return runs;
+}
+
+Status check_room(const RunSettings& settings, std::span<const PromptRun> runs,
+                  size_t available_bytes) {
+  const GenerationConfig& config = settings.config;
+  const Model& model = settings.model;
+  const bool has_beams = is_beam_search(config);
+  const int64_t copies = has_beams ? *config.num_beams : config.num_return_sequences.value_or(1);
+  // A sequence has a state of its own, whose newest page it shares with no other, and a row of
+  // logits; beam search keeps a second row. In double: no setting overflows it. States on a device
+  // are the device's to refuse.
+  const bool has_states = model.device_model() == nullptr;
+  const auto row_bytes = static_cast<double>(model.config().vocab_size) * sizeof(float);
+  const auto state_bytes = [&](int64_t n) {
+    return has_states ? static_cast<double>(model.state_bytes(n)) : 0.0;
+  };
+  const double each = state_bytes(1) + row_bytes * (has_beams ? 2 : 1);
+  double needed = each * static_cast<double>(copies) * static_cast<double>(runs.size());
+  for (const PromptRun& run : runs) {
+    needed += run.reused > 0 ? 0.0 : state_bytes(run.length());
+  }
+  if (available_bytes == 0 || needed <= static_cast<double>(available_bytes)) {
+    return {};
+  }
+  constexpr double kGiB = 1U << 30U;
+  const auto available = static_cast<double>(available_bytes);
+  const std::string subject =
+      copies > 1 ? fmt::format("{}: {}", has_beams ? "num_beams" : "num_return_sequences", copies)
+                 : fmt::format("prompt: {} tokens", runs.front().length());
+  return fail(ErrorCode::kResourceExhausted,
+              "{} found, {} prompt{}: states and logits need {:.2f} GiB of memory at the first "
+              "step, {:.2f} GiB are available, {:.2f} GiB are missing",
+              subject, runs.size(), runs.size() == 1 ? "" : "s", needed / kGiB, available / kGiB,
+              (needed - available) / kGiB);
 }
 
 Result<bool> prefill(const RunSettings& settings, std::vector<PromptRun>* prompts) {

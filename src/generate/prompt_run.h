@@ -65,6 +65,12 @@ struct PromptRun {
                                                           std::span<const PromptInput> prompts,
                                                           bool may_use_callers_state);
 
+// kResourceExhausted, before any model work: what the prompts' states and the first step of all
+// sequences need for certain of the host's memory (later steps and scratch not counted) is more
+// than `available_bytes`; 0: not known, nothing is refused.
+[[nodiscard]] Status check_room(const RunSettings& settings, std::span<const PromptRun> runs,
+                                size_t available_bytes);
+
 // Runs what the states have not seen, in chunks. False when cancelled: then some have no logits.
 [[nodiscard]] Result<bool> prefill(const RunSettings& settings, std::vector<PromptRun>* prompts);
 

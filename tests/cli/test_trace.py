@@ -133,6 +133,15 @@ class Answers(CliCase):
         self.assertEqual([[int(word) for word in row.split(",")] for row in rows],
                          [item["ids"] for item in document["sequences"]])
 
+    def test_more_answers_than_the_memory_holds(self):
+        if not self.run_json("inspect", "--model", self.model)["memory_plan"]["system_bytes"]:
+            self.skipTest("the system does not say how much memory it has")
+        for arguments in (["--num-beams", 10**12],
+                          ["--do-sample", "--num-return-sequences", 10**12]):
+            line = self.refused(4, "generate", "Hi", "--model", self.model, *arguments)
+            self.assertIn(f"{arguments[-2].lstrip('-').replace('-', '_')}: {10**12} found", line)
+            self.assertIn("GiB are missing", line)
+
     def test_prompts_from_a_file_are_answered_as_they_would_be_alone(self):
         path = self.folder / "prompts.jsonl"
         path.write_text('"Hi"\n\n{"prompt": "A longer one"}\n')

@@ -23,12 +23,17 @@ int64_t n_end_tokens(const GenerationConfig& config) {
   return config.eos_token_id ? static_cast<int64_t>(config.eos_token_id->size()) : 0;
 }
 
+// What a step looks at, over the number of beams.
+int64_t candidates_of_a_beam(const GenerationConfig& config) {
+  return std::max<int64_t>(2, 1 + n_end_tokens(config));
+}
+
 BeamSettings beam_settings(const RunSettings& settings, const PromptRun& prompt) {
   const GenerationConfig& config = settings.config;
   BeamSettings beams;
   beams.vocab_size = settings.model.config().vocab_size;
   beams.n_beams = config.num_beams.value_or(1);
-  beams.n_candidates = beam_candidates(config);
+  beams.n_candidates = candidates_of_a_beam(config) * beams.n_beams;
   beams.max_new_tokens = prompt.lengths.max_new_tokens;
   beams.early_stopping = config.early_stopping.value_or(EarlyStopping::kFalse);
   beams.length_penalty = config.length_penalty.value_or(1);
@@ -88,7 +93,7 @@ Status BeamRun::make_searches() {
     for (int64_t beam = 0; beam < n; ++beam) {
       ChainOptions options;
       options.vocab_size = settings_.model.config().vocab_size;
-      options.min_tokens_to_keep = std::max<int64_t>(2, n_end_tokens(config) + 1);
+      options.min_tokens_to_keep = candidates_of_a_beam(config);
       options.prompt_length = prompt.length();
       options.max_length = prompt.length() + prompt.lengths.max_new_tokens;
       options.guidance = guidance_.row(static_cast<size_t>(prompt.index * n + beam));
@@ -257,19 +262,13 @@ Status BeamRun::run(GenerationResult* result) {
 
 }  // namespace
 
-int64_t beam_candidates(const GenerationConfig& config) {
-  return std::max<int64_t>(2, 1 + n_end_tokens(config)) * config.num_beams.value_or(1);
-}
-
 Status check_beams(const GenerationConfig& config, int64_t vocab_size) {
-  const int64_t wanted = beam_candidates(config);
-  const int64_t places = config.num_beams.value_or(1) * vocab_size;
-  if (places < wanted) {
+  const int64_t wanted = candidates_of_a_beam(config);
+  if (vocab_size < wanted) {
     return fail(ErrorCode::kInvalidArgument,
-                "num_beams: {} beams over {} tokens are {} continuations, want at least {} ({} end "
-                "tokens ask for {} candidates a step); set fewer end tokens",
-                config.num_beams.value_or(1), vocab_size, places, wanted, n_end_tokens(config),
-                wanted);
+                "num_beams: {} found with {} end tokens, which ask for {} continuations of every "
+                "beam, and a vocabulary of {}; set fewer end tokens",
+                config.num_beams.value_or(1), n_end_tokens(config), wanted, vocab_size);
   }
   return {};
 }

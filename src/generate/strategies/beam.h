@@ -11,11 +11,8 @@
 
 namespace logitlab {
 
-// kInvalidArgument: fewer than beam_candidates() places in the table of beams and tokens.
+// kInvalidArgument: fewer tokens than the candidates that a step takes of every beam.
 [[nodiscard]] Status check_beams(const GenerationConfig& config, int64_t vocab_size);
-
-// Candidates per step, K: max(2, 1 + number of end tokens) * num_beams.
-[[nodiscard]] int64_t beam_candidates(const GenerationConfig& config);
 
 // Searches every prompt by itself; the live beams of all of them go through the model as one batch.
 // Fills sequences, beam_stop and the times after the prefill of `result`.

@@ -21,8 +21,8 @@
 namespace logitlab::testing {
 namespace {
 
-// Of a score, divided by its size where that is above 1: length_penalty -1 multiplies a sum of
-// float32 numbers by the length.
+// Of a score. A negative length_penalty multiplies the sum of log-probabilities by a power of the
+// length, and what two programs differ by with it.
 constexpr double kScoreBound = 1e-4;
 
 Json read_cases(const std::string& file) {
@@ -54,13 +54,15 @@ void expect_case(LoadedModel* loaded, const Json& recorded) {
                             merge_generation_config(parsed->config, {}).config, {});
   ASSERT_TRUE(got) << got.error().message;
   const Json& sequences = recorded.at("sequences");
+  const double length_penalty = recorded.at("config").value("length_penalty", 1.0);
   ASSERT_EQ(got->sequences.size(), sequences.size());
   for (size_t i = 0; i < sequences.size(); ++i) {
     const SequenceResult& sequence = got->sequences[i];
     EXPECT_EQ(sequence.ids, sequences[i].at("ids").get<std::vector<TokenId>>()) << i;
     if (sequences[i].contains("score")) {
       const auto score = sequences[i]["score"].get<double>();
-      EXPECT_NEAR(sequence.beam_score, score, kScoreBound * std::max(1.0, std::abs(score))) << i;
+      const double factor = std::pow(static_cast<double>(sequence.ids.size()), -length_penalty);
+      EXPECT_NEAR(sequence.beam_score, score, kScoreBound * std::max(1.0, factor)) << i;
       EXPECT_EQ(sequence.beam_indices, sequences[i].at("beam_indices").get<std::vector<int64_t>>())
           << i;
     }

@@ -16,6 +16,7 @@ LOGIT_BOUND = 1e-4
 # Two programs within the bound agree on every arg-max that leads by more than this.
 TIE = 2 * LOGIT_BOUND
 N_GREEDY = 20
+N_GREEDY_MEDIUM = 5
 N_NEW = 128
 
 
@@ -111,19 +112,20 @@ def random_text(rng):
     return "x" + text  # a text that begins with '-' would be a flag
 
 
-def check_greedy(logitlab, path, model, rng):
+def check_greedy(logitlab, path, model, rng, n_wanted=N_GREEDY):
+    """Until n_wanted of at most twice as many prompts kept their distance from ties for all tokens."""
     tokenizer, _, _ = tiny.make_tokenizer()
     n_identical = 0
-    for i in range(40):
+    for i in range(2 * n_wanted):
         text = random_text(rng)
         prompt, ours = our_greedy(logitlab, path, text, "--threads", 1)
         assert prompt == tokenizer.encode(text, add_special_tokens=False).ids, text
         n_identical += is_their_greedy(model, prompt, ours)
         if i == 0:
             check_generate(model, prompt, ours)
-        if n_identical == N_GREEDY:
+        if n_identical == n_wanted:
             return
-    pytest.fail(f"only {n_identical} of 40 prompts keep a distance from ties")
+    pytest.fail(f"only {n_identical} of {2 * n_wanted} prompts keep a distance from ties")
 
 
 def seed_of(name, run_seed):
@@ -162,9 +164,7 @@ def test_random_hybrid_of_many_chunks(name, run_seed, logitlab, tmp_path):
         assert_close(ours, theirs, f"{n} ids")
         two = our_logits(logitlab, folder, ids, tmp_path / "two.npy", "--threads", 2)
         assert ours.tobytes() == two.tobytes(), f"{n} ids: two threads changed a bit"
-    prompt, ours = our_greedy(logitlab, folder, random_text(rng))
-    is_their_greedy(model, prompt, ours)
-    check_generate(model, prompt, ours)
+    check_greedy(logitlab, folder, model, rng, N_GREEDY_MEDIUM)
 
 
 @pytest.mark.parametrize("name", tiny.GGUF_QUANTS)

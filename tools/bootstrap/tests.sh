@@ -216,7 +216,7 @@ test_selected() {
 test_all() {
   local fuzz_seconds=10 asan_labels=(-L 'unit|hostile')
   if [[ ${1:-} == --all ]]; then fuzz_seconds=60 asan_labels=(-LE 'oracle|bench'); fi
-  STEPS=10
+  STEPS=11
   step 'format' check_format
   step 'lint' check_lint
   step 'scripts' check_scripts
@@ -225,6 +225,7 @@ test_all() {
   after 'build dev' 'tests dev' ctest_run dev -LE oracle
   step 'build asan' build asan
   after 'build asan' 'tests asan' ctest_run asan "${asan_labels[@]}"
+  step 'CUDA code' build cuda-check --target cuda_code
   step 'build fuzz' build fuzz --target fuzz_targets
   after 'build fuzz' "fuzz, $fuzz_seconds s a target" fuzz_run "$fuzz_seconds"
   summary

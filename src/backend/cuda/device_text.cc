@@ -15,7 +15,7 @@ std::string gibibytes(size_t bytes) {
 
 bool is_compiled_for(std::string_view architectures, int major, int minor) {
   while (!architectures.empty()) {
-    const size_t end = std::min(architectures.find(';'), architectures.size());
+    const size_t end = std::min(architectures.find(','), architectures.size());
     const std::string_view one = architectures.substr(0, end);
     architectures.remove_prefix(std::min(end + 1, architectures.size()));
     int number = 0;
@@ -35,7 +35,7 @@ bool is_compiled_for(std::string_view architectures, int major, int minor) {
 std::string architecture_list(std::string_view architectures) {
   std::string text = "sm_";
   for (const char c : architectures) {
-    text += c == ';' ? std::string(", sm_") : std::string(1, c);
+    text += c == ',' ? std::string(", sm_") : std::string(1, c);
   }
   return text;
 }

@@ -13,7 +13,7 @@ namespace logitlab::cuda {
 // "58.83 GiB"
 [[nodiscard]] std::string gibibytes(size_t bytes);
 
-// Whether code compiled for `architectures` ("90a;110") runs on capability major.minor: the same
+// Whether code compiled for `architectures` ("90a,110") runs on capability major.minor: the same
 // major and no newer minor; with a letter exactly that one.
 [[nodiscard]] bool is_compiled_for(std::string_view architectures, int major, int minor);
 // "sm_90a, sm_110"

@@ -12,14 +12,14 @@ TEST(DeviceText, ALetterMeansExactlyThatCapability) {
   EXPECT_TRUE(is_compiled_for("90a", 9, 0));
   EXPECT_FALSE(is_compiled_for("90a", 9, 1));
   EXPECT_FALSE(is_compiled_for("90a", 10, 0));
-  EXPECT_TRUE(is_compiled_for("90a;110;120", 11, 0));
-  EXPECT_TRUE(is_compiled_for("90a;110;120", 12, 1)) << "a newer minor runs older code";
+  EXPECT_TRUE(is_compiled_for("90a,110,120", 11, 0));
+  EXPECT_TRUE(is_compiled_for("90a,110,120", 12, 1)) << "a newer minor runs older code";
   EXPECT_FALSE(is_compiled_for("121", 12, 0));
   EXPECT_FALSE(is_compiled_for("", 9, 0));
 }
 
 TEST(DeviceText, EveryMessageSaysWhatIsThereAndWhatIsNeeded) {
-  EXPECT_EQ(architecture_list("90a;110"), "sm_90a, sm_110");
+  EXPECT_EQ(architecture_list("90a,110"), "sm_90a, sm_110");
   EXPECT_EQ(version_text(13020), "13.2");
   EXPECT_EQ(version_text(0), "");
   EXPECT_EQ(no_driver_message(0, "13.0"),

@@ -112,6 +112,7 @@ class Autopsy {
   void decide();
   bool decide_by_logits();
   bool decide_by_filter();
+  [[nodiscard]] std::string cut_by_rank(size_t run) const;
   bool decide_by_tie();
   void decide_by_choice();
   [[nodiscard]] bool differs(const char* name) const {
@@ -163,6 +164,7 @@ void Autopsy::align() {
 
 void Autopsy::describe_tokens() {
   const std::array<TokenId, 2> ids = {steps_[0]->id, steps_[1]->id};
+  out_.logits_equal = steps_[0]->logits_hash == steps_[1]->logits_hash;
   for (size_t run = 0; run < 2; ++run) {
     const TracedStep& step = *steps_[run];
     const Side& side = *sides_[run];
@@ -174,6 +176,7 @@ void Autopsy::describe_tokens() {
       one.piece = side.piece(ids[token]);
       const TracedCandidate* known = find(step, ids[token]);
       if (known == nullptr) {
+        one.dropped_by = out_.logits_equal && token != run ? cut_by_rank(run) : "";
         continue;
       }
       one.is_known = true;
@@ -200,7 +203,6 @@ void Autopsy::describe_tokens() {
     const double larger = std::max(std::abs(mine[0].logit), std::abs(mine[1].logit));
     out_.gap_ulps = ulps(out_.gap, larger, sides_[0]->is_bfloat16());
   }
-  out_.logits_equal = steps_[0]->logits_hash == steps_[1]->logits_hash;
   if (out_.first_hash_change < 0 && !out_.logits_equal) {
     out_.first_hash_change = out_.step;
   }
@@ -267,6 +269,26 @@ bool Autopsy::decide_by_tie() {
                      "id, a draw takes either",
                      quoted(0), quoted(1), dtype));
   return true;
+}
+
+// A token that the trace of `run` does not list: the filter that cut above its rank. Only where no
+// stage moved scores, so that the ranks are those of the logits, and among filters that keep the
+// best.
+std::string Autopsy::cut_by_rank(size_t run) const {
+  constexpr std::array<std::string_view, 5> kKeepTheBest = {"top_k", "top_p", "min_p",
+                                                            "epsilon_cutoff", "eta_cutoff"};
+  const size_t other = 1 - run;
+  for (const TracedStage& stage : steps_[run]->stages) {
+    if (stage.changed > 0) {
+      return "";
+    }
+    const bool keeps_the_best =
+        std::find(kKeepTheBest.begin(), kKeepTheBest.end(), stage.name) != kKeepTheBest.end();
+    if (stage.survivors < steps_[other]->raw_rank) {
+      return keeps_the_best ? stage.name : "";
+    }
+  }
+  return "";
 }
 
 bool Autopsy::decide_by_filter() {

@@ -184,6 +184,22 @@ TEST(Divergence, OtherLogitsAreNumericsUnlessTheExecutionDiffers) {
   EXPECT_NE(between(first, second).verdict.find("rounded to different types"), std::string::npos);
 }
 
+TEST(Divergence, AFilterIsNamedByTheRankOfATokenOutsideTheTrace) {
+  // The first run kept one token of the ten; the second took one that neither trace lists.
+  const MadeRun first = MadeRun(R"({"do_sample":true,"top_k":1})", 1).step(0, kRow, {1, 2, 3});
+  MadeRun second = MadeRun(R"({"do_sample":true,"top_k":0})", 1).step(0, kRow);
+  second.steps[0].id = 9;
+  second.steps[0].raw_rank = 7;
+  const Divergence found = between(first, second);
+  EXPECT_EQ(found.cause, DivergenceCause::kFilter);
+  EXPECT_EQ(found.sides[0][1].dropped_by, "top_k");
+  // Where scores were moved a rank by logits says nothing.
+  MadeRun moved = first;
+  moved.steps[0].stages.insert(moved.steps[0].stages.begin(), {"repetition_penalty", 10, 1.0});
+  moved.steps[0].stages.front().changed = 2;
+  EXPECT_NE(between(moved, second).cause, DivergenceCause::kFilter);
+}
+
 TEST(Divergence, ATokenOutsideTheTraceIsUnknown) {
   const MadeRun first = MadeRun(kSampled, 1).step(0, kRow);
   MadeRun second = MadeRun(kSampled, 1).step(0, kRow);

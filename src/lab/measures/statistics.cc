@@ -178,6 +178,31 @@ double spread(const SimilarityMatrix& matrix, std::span<const size_t> group,
   return squares / (n - 1);
 }
 
+// Probability of at least k successes in n trials of probability p.
+double upper_tail(int64_t k, int64_t n, double p) {
+  const auto trials = static_cast<double>(n);
+  double sum = 0;
+  for (int64_t i = k; i <= n; ++i) {
+    const auto successes = static_cast<double>(i);
+    sum += std::exp(std::lgamma(trials + 1) - std::lgamma(successes + 1) -
+                    std::lgamma(trials - successes + 1) + successes * std::log(p) +
+                    (trials - successes) * std::log1p(-p));
+  }
+  return std::min(1.0, sum);
+}
+
+// The p at which upper_tail, which grows with p, reaches `level`.
+double where_tail_is(double level, int64_t k, int64_t n) {
+  constexpr int kHalvings = 60;  // to the last bit of a double near 1
+  double low = 0;
+  double high = 1;
+  for (int i = 0; i < kHalvings; ++i) {
+    const double middle = (low + high) / 2;
+    (upper_tail(k, n, middle) < level ? low : high) = middle;
+  }
+  return (low + high) / 2;
+}
+
 }  // namespace
 
 std::vector<std::string> word_set(std::string_view text) {
@@ -361,6 +386,13 @@ std::optional<int64_t> runs_to_settle(const SimilarityMatrix& matrix, std::span<
   const double wanted = std::ceil(quantiles * quantiles * variance / (difference * difference));
   constexpr double kMost = 1e9;
   return std::max(kFewestToSettle, static_cast<int64_t>(std::min(wanted, kMost)));
+}
+
+Interval share_interval(int64_t k, int64_t n) {
+  CHECK(k >= 0 && k <= n) << k << " of " << n;
+  constexpr double kTail = 0.025;
+  return {k == 0 ? 0.0 : where_tail_is(kTail, k, n),
+          k == n ? 1.0 : where_tail_is(1 - kTail, k + 1, n)};
 }
 
 NumberSummary summarize(std::span<const double> values) {

@@ -75,6 +75,10 @@ struct PermutationTest {
                                                     std::span<const size_t> first,
                                                     std::span<const size_t> second);
 
+// 95 % interval of Clopper and Pearson for the probability behind `k` of `n` independent trials:
+// [0, 1] for no trials. O(n).
+[[nodiscard]] Interval share_interval(int64_t k, int64_t n);
+
 struct NumberSummary {
   int64_t n = 0;
   double minimum = 0;

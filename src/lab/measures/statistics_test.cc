@@ -284,6 +284,35 @@ TEST(RunsToSettle, SaysNothingWithoutADifferenceOrTexts) {
   EXPECT_FALSE(runs_to_settle(apart, range(0, 2), range(2, 4)));
 }
 
+TEST(ShareInterval, IsThatOfClopperAndPearson) {
+  // Closed forms at the ends: 1 - (0.025)^(1/n) for no success, and its mirror.
+  EXPECT_EQ(share_interval(0, 3).low, 0);
+  EXPECT_NEAR(share_interval(0, 3).high, 1 - std::pow(0.025, 1.0 / 3), 1e-12);
+  EXPECT_NEAR(share_interval(3, 3).low, std::pow(0.025, 1.0 / 3), 1e-12);
+  EXPECT_EQ(share_interval(3, 3).high, 1);
+  // By the beta quantiles of R: binom.test(5, 10).
+  EXPECT_NEAR(share_interval(5, 10).low, 0.1870860, 1e-7);
+  EXPECT_NEAR(share_interval(5, 10).high, 0.8129140, 1e-7);
+  EXPECT_EQ(share_interval(0, 0).low, 0);
+  EXPECT_EQ(share_interval(0, 0).high, 1);
+}
+
+TEST(ShareInterval, CoversTheTruth) {
+  // Exact coverage of every p, by summing over all outcomes, is at least 95 %.
+  constexpr int64_t kTrials = 7;
+  for (const double p : {0.02, 0.1, 0.37, 0.5, 0.9}) {
+    double coverage = 0;
+    for (int64_t k = 0; k <= kTrials; ++k) {
+      const Interval interval = share_interval(k, kTrials);
+      const double chance = std::tgamma(kTrials + 1) /
+                            (std::tgamma(k + 1) * std::tgamma(kTrials - k + 1)) * std::pow(p, k) *
+                            std::pow(1 - p, kTrials - k);
+      coverage += interval.low <= p && p <= interval.high ? chance : 0;
+    }
+    EXPECT_GE(coverage, 0.95) << p;
+  }
+}
+
 TEST(Summarize, IsWhatItSays) {
   const std::vector<double> values = {4, 1, 3, 2};
   const NumberSummary summary = summarize(values);

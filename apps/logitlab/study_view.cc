@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/utf8.h"
+#include "lab/measures/answers.h"
 #include "lab/measures/setting_figures.h"
 #include "text_layout.h"
 
@@ -35,10 +36,7 @@ std::string interval_text(const SampleSummary& summary) {
 }
 
 std::string setting_label(const StudyResults& results, const SettingFigures& setting) {
-  const std::string control = setting.is_control ? " (control)" : "";
-  return printable(results.plan.prompts.size() > 1
-                       ? fmt::format("{}: {}{}", setting.prompt_name, setting.name, control)
-                       : setting.name + control);
+  return printable(name_of(results, setting) + (setting.is_control ? ", control" : ""));
 }
 
 std::string stops_text(const SettingFigures& setting) {
@@ -140,6 +138,59 @@ std::string thinking_table(const Terminal& terminal, const StudyResults& results
   return table.render(terminal);
 }
 
+std::string stops_table(const Terminal& terminal, const StudyResults& results) {
+  Table table({{"setting", Align::kLeft},
+               {"may end at", Align::kLeft},
+               {"from", Align::kLeft},
+               {"ended runs", Align::kRight}});
+  for (const SettingFigures& setting : results.settings) {
+    std::string label = setting_label(results, setting);
+    if (setting.stop_ids.empty()) {
+      table.add_row({label, std::string("no token, the limit alone"), std::string(),
+                     fmt::format("0 of {}", setting.runs)});
+    }
+    for (const StopFigures& stop : setting.stop_ids) {
+      table.add_row({label,
+                     stop.piece.empty() ? fmt::format("{}", stop.id)
+                                        : fmt::format("{} '{}'", stop.id, printable(stop.piece)),
+                     stop.origin, fmt::format("{} of {}", stop.runs, setting.runs)});
+      label.clear();
+    }
+  }
+  return table.render(terminal);
+}
+
+std::string penalties_table(const Terminal& terminal, const StudyResults& results) {
+  Table table({{"setting", Align::kLeft},
+               {"tokens said before", Align::kRight},
+               {"pairs said before", Align::kRight},
+               {"stage", Align::kLeft},
+               {"removed a step", Align::kRight},
+               {"changed a step", Align::kRight},
+               {"in the prompt", Align::kRight}});
+  for (const SettingFigures& setting : results.settings) {
+    std::vector<std::string> first = {setting_label(results, setting),
+                                      fmt::format("{:.0f} %", 100 * setting.said_before.mean),
+                                      fmt::format("{:.0f} %", 100 * setting.pairs_before.mean)};
+    for (const StageSurvivors& stage : setting.stages) {
+      const bool is_counted = std::isfinite(stage.mean_changed);
+      if (stage.name == "all" || !(is_counted || stage.mean_removed > 0)) {
+        continue;
+      }
+      table.add_row({first[0], first[1], first[2], stage.name,
+                     fmt::format("{:.4g}", stage.mean_removed),
+                     is_counted ? fmt::format("{:.4g}", stage.mean_changed) : "-",
+                     is_counted ? fmt::format("{:.4g}", stage.mean_changed_in_prompt) : "-"});
+      first = {"", "", ""};
+    }
+    if (!first[0].empty()) {
+      table.add_row({first[0], first[1], first[2], std::string("none"), std::string("-"),
+                     std::string("-"), std::string("-")});
+    }
+  }
+  return table.render(terminal);
+}
+
 std::string hashes_table(const Terminal& terminal, const StudyResults& results) {
   Table table({{"setting", Align::kLeft}, {"hashes of the logits of all steps", Align::kLeft}});
   for (const SettingFigures& setting : results.settings) {
@@ -228,6 +279,13 @@ void print_measures(Terminal* terminal, const StudyResults& results) {
   }
   if (asks_for(results, MeasureKind::kThinking)) {
     print_section(terminal, "thinking", thinking_table(*terminal, results));
+  }
+  if (asks_for(results, MeasureKind::kStops)) {
+    print_section(terminal, "tokens that end a run", stops_table(*terminal, results));
+  }
+  if (asks_for(results, MeasureKind::kPenalties)) {
+    print_section(terminal, "what was said before, and what penalties and bans did",
+                  penalties_table(*terminal, results));
   }
   if (asks_for(results, MeasureKind::kHashes)) {
     print_section(terminal, "hashes (=: as the run before)", hashes_table(*terminal, results));

@@ -1,97 +1,43 @@
 #include "lab/measures/findings.h"
 
 #include <algorithm>
-#include <map>
-#include <set>
 #include <string>
+#include <vector>
 
 #include <fmt/format.h>
+
+#include "lab/measures/answers.h"
 
 namespace logitlab {
 namespace {
 
+// Characters that the further answers may fill up.
+constexpr size_t kHeadline = 260;
 constexpr double kSignificant = 0.05;
 // With fewer runs than this in a group no permutation test can reach 5 % (statistics.h).
 constexpr int64_t kFewestRuns = 4;
 
-std::string runs_text(int64_t n) {
-  return n == 1 ? "1 run" : fmt::format("{} runs", n);
-}
-
-std::string label(const StudyResults& results, const SettingFigures& setting) {
-  return results.plan.prompts.size() > 1 ? fmt::format("{} ({})", setting.name, setting.prompt_name)
-                                         : setting.name;
-}
-
-// What the settings gave compared with each other, by the first text of each.
-std::string across_settings(const StudyResults& results) {
-  std::map<std::string, std::set<std::string>> texts;  // by prompt
-  for (const SettingFigures& setting : results.settings) {
-    texts[setting.prompt_name].insert(setting.sample_text);
+// The answers of the measures in the order of the study: the first one is the headline, with what
+// fits of the next ones.
+void add_answers(StudyResults* results) {
+  std::vector<MeasureKind> kinds = results->plan.measures;
+  if (kinds.empty()) {
+    kinds = {MeasureKind::kTexts};
   }
-  const size_t n_settings = results.settings.size() / std::max<size_t>(1, texts.size());
-  std::string counts;
-  for (const auto& [prompt, distinct] : texts) {
-    counts +=
-        fmt::format("{}{}", counts.empty() ? "" : ", ",
-                    distinct.size() == 1 ? std::string("one and the same text")
-                                         : fmt::format("{} different texts", distinct.size()));
-    counts += texts.size() > 1 ? fmt::format(" ({})", prompt) : "";
-  }
-  return n_settings < 2 ? "" : fmt::format("{} settings gave {}", n_settings, counts);
-}
-
-std::string cache_sentence(const CacheFigures& cache) {
-  double with = 0;
-  double without = 0;
-  for (size_t i = 0; i < cache.cached_seconds.size(); ++i) {
-    with += cache.cached_seconds[i];
-    without += cache.uncached_seconds[i];
-  }
-  return with <= 0 ? ""
-                   : fmt::format(
-                         "Without the decode state {} tokens took {:.1f} times as long ({:.2f} "
-                         "s, with it {:.2f} s).",
-                         cache.cached_seconds.size(), without / with, without, with);
-}
-
-std::string uniqueness(const StudyResults& results) {
-  int64_t runs = 0;
-  std::string lone;
-  std::string many;
-  int64_t n_lone = 0;
-  int64_t n_many = 0;
-  for (const SettingFigures& setting : results.settings) {
-    runs += setting.runs;
-    if (setting.runs < 2) {
+  bool is_headline = true;
+  for (const MeasureKind kind : kinds) {
+    const std::string answer = answer_of(kind, *results);
+    if (answer.empty()) {
       continue;
     }
-    const bool is_lone = setting.unique_ids == 1;
-    std::string& names = is_lone ? lone : many;
-    int64_t& count = is_lone ? n_lone : n_many;
-    if (count < 4) {
-      names += names.empty() ? "" : ", ";
-      names += is_lone ? label(results, setting)
-                       : fmt::format("{} ({} of {})", label(results, setting), setting.unique_ids,
-                                     setting.runs);
+    is_headline = is_headline && (results->headline.empty() ||
+                                  results->headline.size() + answer.size() < kHeadline);
+    if (is_headline) {
+      results->headline += (results->headline.empty() ? "" : " ") + answer;
+    } else {
+      results->findings.push_back(answer);
     }
-    ++count;
   }
-  const auto more = [](int64_t n) { return n > 4 ? fmt::format(" and {} more", n - 4) : ""; };
-  if (n_lone + n_many == 0) {
-    const std::string across = across_settings(results);
-    return across.empty() ? "One setting, one run." : across + ", one run each.";
-  }
-  if (n_many == 0) {
-    const std::string across = across_settings(results);
-    return fmt::format("In every setting all runs gave the same tokens ({}){}.", runs_text(runs),
-                       across.empty() ? "" : "; the " + across);
-  }
-  if (n_lone == 0) {
-    return fmt::format("In every setting runs differed: {}{}.", many, more(n_many));
-  }
-  return fmt::format("Always the same tokens: {}{}. Several texts: {}{}.", lone, more(n_lone), many,
-                     more(n_many));
 }
 
 void add_pairs(StudyResults* results) {
@@ -99,7 +45,7 @@ void add_pairs(StudyResults* results) {
     const SettingFigures& first = results->settings[pair.first];
     const SettingFigures& second = results->settings[pair.second];
     const std::string names =
-        fmt::format("{} and {}", label(*results, first), label(*results, second));
+        fmt::format("{} and {}", name_of(*results, first), name_of(*results, second));
     const int64_t all = first.runs * second.runs;
     if (all > 0 && pair.equal_texts == all) {
       results->findings.push_back(fmt::format("{}: every run gave the same tokens.", names));
@@ -160,42 +106,46 @@ void add_warnings(StudyResults* results) {
 }
 
 void add_tree(StudyResults* results) {
-  for (const ExactFigures& exact : results->extras.exact) {
-    const auto setting = std::find_if(
-        results->settings.begin(), results->settings.end(), [&](const SettingFigures& one) {
-          return one.name == exact.setting_name && one.prompt_name == exact.prompt_name;
-        });
-    if (setting == results->settings.end()) {
-      continue;
-    }
-    for (const auto& [n, distinct] : exact.expected_distinct) {
-      if (n == setting->runs) {
-        results->findings.push_back(
-            fmt::format("{}: {} gave {} different texts; by the exact tree {:.2f} to {:.2f} were "
-                        "to be expected.",
-                        label(*results, *setting), runs_text(n), setting->unique_ids, distinct.low,
-                        distinct.high));
+  for (const ExactAgreement& one : results->agreement) {
+    const SettingFigures& setting = results->settings[one.setting];
+    std::string text = fmt::format(
+        "{}: the likeliest text has an exact probability of {:.3f}; {} of {} gave it (95 % "
+        "interval "
+        "{:.2f} to {:.2f}): {}.",
+        name_of(*results, setting), one.exact, one.hits, runs_text(one.runs), one.sampled.low,
+        one.sampled.high, one.agrees() ? "they agree" : "they do not agree");
+    for (const ExactFigures& exact : results->extras.exact) {
+      if (exact.setting_name != setting.name || exact.prompt_name != setting.prompt_name) {
+        continue;
+      }
+      for (const auto& [n, distinct] : exact.expected_distinct) {
+        if (n == setting.runs) {
+          text += fmt::format(" Different texts: {} came, {:.2f} to {:.2f} were to be expected.",
+                              setting.unique_ids, distinct.low, distinct.high);
+        }
       }
     }
+    results->findings.push_back(text);
   }
 }
 
 }  // namespace
 
 void add_findings(StudyResults* results) {
-  results->headline = uniqueness(*results);
-  if (results->extras.cache) {
-    // A study of the cache asks about time.
-    results->findings.push_back(results->headline);
-    results->headline = cache_sentence(*results->extras.cache);
-  }
+  add_answers(results);
   add_tree(results);
   add_pairs(results);
   for (const SettingFigures& setting : results->settings) {
     if (setting.tied_steps > 0) {
       results->findings.push_back(
           fmt::format("{}: at {} steps several tokens had exactly the largest logit.",
-                      label(*results, setting), setting.tied_steps));
+                      name_of(*results, setting), setting.tied_steps));
+    }
+  }
+  for (const SettingFigures& setting : results->settings) {
+    for (const std::string& idle : setting.idle_settings) {
+      results->findings.push_back(
+          fmt::format("{}: without effect: {}.", name_of(*results, setting), idle));
     }
   }
   add_warnings(results);

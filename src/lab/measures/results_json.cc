@@ -74,6 +74,16 @@ Json json_of(const SettingFigures& setting) {
   for (const auto& [reason, count] : setting.stop_reasons) {
     out["stop_reasons"][reason] = count;
   }
+  out["stop_ids"] = Json::array();
+  for (const StopFigures& stop : setting.stop_ids) {
+    out["stop_ids"].push_back(
+        {{"id", stop.id}, {"text", stop.piece}, {"origin", stop.origin}, {"runs", stop.runs}});
+  }
+  out["idle_settings"] = setting.idle_settings;
+  out["said_before"] = json_of(setting.said_before);
+  out["pairs_before"] = json_of(setting.pairs_before);
+  out["overruled_steps"] = setting.overruled_steps;
+  out["log_probability"] = number(setting.log_probability);
   out["truncated"] = setting.truncated;
   out["thinking_tokens"] = json_of(setting.thinking_tokens);
   out["answer_tokens"] = json_of(setting.answer_tokens);
@@ -84,6 +94,10 @@ Json json_of(const SettingFigures& setting) {
                              {"survivors", json_of(stage.survivors)},
                              {"share_above_one", stage.share_above_one},
                              {"mean_mass", stage.mean_mass},
+                             {"mean_removed", stage.mean_removed},
+                             {"mean_changed", number(stage.mean_changed)},
+                             {"mean_changed_in_prompt", number(stage.mean_changed_in_prompt)},
+                             {"mean_changed_in_answer", number(stage.mean_changed_in_answer)},
                              {"by_step", numbers(stage.by_step)}});
   }
   out["entropy_by_step"] = numbers(setting.entropy_by_step);
@@ -201,6 +215,16 @@ std::string to_json_text(const StudyResults& results) {
   out["divergences"] = Json::array();
   for (const DivergenceFigures& figures : results.divergences) {
     out["divergences"].push_back(json_of(figures));
+  }
+  out["exact_agreement"] = Json::array();
+  for (const ExactAgreement& one : results.agreement) {
+    out["exact_agreement"].push_back({{"setting", results.settings[one.setting].name},
+                                      {"prompt", results.settings[one.setting].prompt_name},
+                                      {"runs", one.runs},
+                                      {"hits", one.hits},
+                                      {"sampled", json_of(one.sampled)},
+                                      {"exact", one.exact},
+                                      {"agrees", one.agrees()}});
   }
   const auto extras = parse_json(to_json_text(results.extras), "extras");
   out["extras"] = extras ? *extras : Json();

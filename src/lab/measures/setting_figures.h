@@ -40,11 +40,18 @@ class SettingAccumulator {
     std::vector<double> survivors;
     ByStep by_step;
     double mass = 0;
+    double removed = 0;
+    int64_t counted = 0;  // steps at which changes were counted
+    double changed = 0;
+    double changed_in_prompt = 0;
+    double changed_in_answer = 0;
   };
 
   void add_steps(const TraceMemory& trace);
-  void add_stage(const std::string& name, size_t step, double survivors, double mass);
+  Stage& add_stage(const std::string& name, size_t step, double survivors, double mass);
+  void add_repeats(const RunRecord& run);
   void take_first(const RunRecord& run, const TraceMemory& trace);
+  [[nodiscard]] std::vector<StageSurvivors> stages() const;
 
   SettingFigures first_;  // what the first run alone says
   std::vector<std::string> texts_;
@@ -52,11 +59,15 @@ class SettingAccumulator {
   std::vector<double> lengths_;
   std::vector<double> thinking_;
   std::vector<double> answers_;
+  std::vector<double> said_before_;
+  std::vector<double> pairs_before_;
   std::map<std::string, int64_t> stops_;
+  std::map<TokenId, int64_t> stopped_by_;
   std::map<std::string, Stage> stages_;
   ByStep entropy_;
   ByStep raw_entropy_;
   int64_t tied_steps_ = 0;
+  int64_t overruled_steps_ = 0;
   int64_t truncated_ = 0;
   int64_t thinking_cut_ = 0;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <utility>
@@ -11,7 +10,7 @@
 
 #include "lab/measures/findings.h"
 #include "lab/measures/setting_figures.h"
-#include "lab/study/study_file.h"
+#include "lab/study/stored_study.h"
 
 namespace logitlab {
 namespace {
@@ -32,25 +31,14 @@ struct Cell {
   std::vector<size_t> members;  // into the matrix of all texts
 };
 
-Result<Study> plan_of(const StudyRecord& record) {
-  StudyOverrides overrides;
-  constexpr std::string_view kRuns = "runs=";
-  for (const std::string& word : record.overrides) {
-    if (word.rfind(kRuns, 0) == 0) {
-      overrides.runs = std::atoll(word.c_str() + kRuns.size());
-    } else {
-      overrides.set.push_back(word);
-    }
-  }
-  return parse_study(record.source, fmt::format("study {} of the store", record.id), overrides);
-}
-
 class Analysis {
  public:
   explicit Analysis(StudyResults* results) : results_(*results) {}
 
   Status read(Store* store);
   void compare();
+  // The samples beside the exact trees.
+  void compare_with_trees();
   // Where runs part, and why.
   Status take_apart(Store* store);
 
@@ -175,6 +163,33 @@ void Analysis::compare() {
   }
 }
 
+void Analysis::compare_with_trees() {
+  for (const ExactFigures& exact : results_.extras.exact) {
+    if (exact.likeliest.empty()) {
+      continue;
+    }
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      const SettingFigures& setting = results_.settings[i];
+      if (setting.name != exact.setting_name || setting.prompt_name != exact.prompt_name) {
+        continue;
+      }
+      ExactAgreement agreement;
+      const std::string likeliest = collapse_space(exact.likeliest.front().text);
+      // Two sequences of tokens may spell one text.
+      for (const ExactFigures::Text& text : exact.likeliest) {
+        agreement.exact += collapse_space(text.text) == likeliest ? text.probability : 0;
+      }
+      const auto& texts = cells_[i]->runs.texts();
+      agreement.exact = std::min(1.0, agreement.exact);
+      agreement.setting = i;
+      agreement.runs = static_cast<int64_t>(texts.size());
+      agreement.hits = std::count(texts.begin(), texts.end(), likeliest);
+      agreement.sampled = share_interval(agreement.hits, agreement.runs);
+      results_.agreement.push_back(agreement);
+    }
+  }
+}
+
 // Each is (setting, run of it).
 Status Analysis::add_divergence(Store* store, std::pair<size_t, size_t> first,
                                 std::pair<size_t, size_t> second) {
@@ -239,6 +254,7 @@ Result<StudyResults> analyse_study(Store* store, int64_t study) {
   Analysis analysis(&results);
   RETURN_IF_ERROR(analysis.read(store));
   analysis.compare();
+  analysis.compare_with_trees();
   RETURN_IF_ERROR(analysis.take_apart(store));
   add_findings(&results);
   return results;

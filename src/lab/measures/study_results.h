@@ -22,6 +22,20 @@ struct StageSurvivors {
   double share_above_one = 0;   // of the steps
   std::vector<double> by_step;  // mean over the runs that reached the step
   double mean_mass = 0;         // raw probability that was kept
+  double mean_removed = 0;      // tokens a step
+  // Tokens a step whose score the stage changed; of these, those of the prompt and those of the
+  // answer alone. NaN where it does not count them.
+  double mean_changed = 0;
+  double mean_changed_in_prompt = 0;
+  double mean_changed_in_answer = 0;
+};
+
+// A token at which a run may end.
+struct StopFigures {
+  TokenId id = 0;
+  std::string piece;   // empty where no run met it
+  std::string origin;  // "given", "generation_config.json"
+  int64_t runs = 0;    // that it ended
 };
 
 struct NextToken {
@@ -55,13 +69,19 @@ struct SettingFigures {
   std::optional<SampleSummary> within;                        // none with one run
   NumberSummary lengths;                                      // generated tokens
   std::vector<std::pair<std::string, int64_t>> stop_reasons;  // most frequent first
-  int64_t truncated = 0;                                      // ended by length or time
+  std::vector<StopFigures> stop_ids;                          // in force in the first run
+  std::vector<std::string> idle_settings;  // given and without effect: "temperature=0.2: why"
+  NumberSummary said_before;               // share of a run's tokens that prompt or answer held
+  NumberSummary pairs_before;              // the same of pairs of neighbours
+  int64_t truncated = 0;                   // ended by length or time
   NumberSummary thinking_tokens;
   NumberSummary answer_tokens;
   int64_t thinking_cut = 0;  // runs that ended inside the thinking
   std::vector<StageSurvivors> stages;
   std::vector<double> entropy_by_step;  // nats, of the final distribution
   std::vector<double> raw_entropy_by_step;
+  int64_t overruled_steps = 0;         // steps whose token was not the model's likeliest
+  double log_probability = kNoNumber;  // of the first run, by the model alone; NaN with beams
   int64_t tied_steps = 0;              // steps with a tie at the maximum, over all runs
   std::vector<NextToken> next_tokens;  // of step 0, likeliest first, at most 10
   std::vector<uint64_t> hashes;        // one per run
@@ -77,6 +97,16 @@ struct PairFigures {
   PermutationTest test;
   std::optional<int64_t> runs_to_settle;
   int64_t equal_texts = 0;  // pairs of runs with the same ids
+};
+
+// Samples beside the exact tree: how often the text that is the likeliest by the tree came.
+struct ExactAgreement {
+  size_t setting = 0;  // into settings
+  int64_t runs = 0;
+  int64_t hits = 0;
+  Interval sampled;  // 95 % interval of the share of hits
+  double exact = 0;  // probability of the text
+  [[nodiscard]] bool agrees() const { return sampled.low <= exact && exact <= sampled.high; }
 };
 
 struct DivergenceFigures {
@@ -96,11 +126,12 @@ struct StudyResults {
   std::vector<DivergenceFigures> divergences;  // runs that differ in one setting, then first runs
                                                // of adjacent settings; at most 40
   int64_t compared_runs = 0;  // likeness is that of the first so many runs of a setting; 0: of all
-  SimilarityMatrix similarity;        // settings x settings: mean between, within on the diagonal
-  StudyExtras extras;                 // exact trees, the cost of the cache
-  std::string headline;               // the answer in one sentence
-  std::vector<std::string> findings;  // further sentences, each true by the figures
-  std::vector<std::string> warnings;  // "three runs settle nothing: ..."
+  SimilarityMatrix similarity;  // settings x settings: mean between, within on the diagonal
+  StudyExtras extras;           // exact trees, the cost of the cache
+  std::vector<ExactAgreement> agreement;  // of the settings whose tree found a whole text
+  std::string headline;                   // the answer in one sentence
+  std::vector<std::string> findings;      // further sentences, each true by the figures
+  std::vector<std::string> warnings;      // "three runs settle nothing: ..."
 };
 
 // Reads the runs one by one: memory grows with the number of runs and steps, not with their traces.

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "lab/measures/answers.h"
 #include "lab/report/svg.h"
 
 namespace logitlab {
@@ -21,8 +22,7 @@ std::string of_series(size_t n) {
 }  // namespace
 
 std::string setting_label(const StudyResults& results, const SettingFigures& setting) {
-  return results.plan.prompts.size() > 1 ? fmt::format("{} ({})", setting.name, setting.prompt_name)
-                                         : setting.name;
+  return name_of(results, setting);
 }
 
 std::string similarity_chart(const StudyResults& results) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -147,6 +148,80 @@ void add_survivors(Page* page, const StudyResults& results) {
   }
 }
 
+bool asks_for(const StudyResults& results, MeasureKind kind) {
+  const auto& measures = results.plan.measures;
+  return std::find(measures.begin(), measures.end(), kind) != measures.end();
+}
+
+void add_thinking(Page* page, const StudyResults& results) {
+  if (!asks_for(results, MeasureKind::kThinking)) {
+    return;
+  }
+  page->element("h3", "", "Thinking and answer");
+  page->begin_table({"setting", "#thinking tokens", "#answer tokens", "#cut inside the thinking",
+                     "#cut by the limit"});
+  for (const SettingFigures& one : results.settings) {
+    page->row({setting_label(results, one), fmt::format("{:.1f}", one.thinking_tokens.mean),
+               fmt::format("{:.1f}", one.answer_tokens.mean),
+               fmt::format("{} of {}", one.thinking_cut, one.runs),
+               fmt::format("{} of {}", one.truncated, one.runs)});
+  }
+  page->end_table();
+}
+
+void add_stops(Page* page, const StudyResults& results) {
+  if (!asks_for(results, MeasureKind::kStops)) {
+    return;
+  }
+  page->element("h3", "", "Tokens at which a run may end");
+  page->begin_table({"setting", "#id", "token", "from", "#runs ended by it"});
+  for (const SettingFigures& one : results.settings) {
+    for (const StopFigures& stop : one.stop_ids) {
+      page->row({setting_label(results, one), fmt::format("{}", stop.id), stop.piece, stop.origin,
+                 fmt::format("{} of {}", stop.runs, one.runs)});
+    }
+    if (one.stop_ids.empty()) {
+      page->row({setting_label(results, one), "none", "", "", "only the limit ends it"});
+    }
+  }
+  page->end_table();
+}
+
+void add_penalties(Page* page, const StudyResults& results) {
+  if (!asks_for(results, MeasureKind::kPenalties)) {
+    return;
+  }
+  page->element("h3", "", "What was said before, and what penalties and bans did");
+  page->begin_table({"setting", "#tokens said before", "#pairs said before", "stage",
+                     "#tokens removed a step", "#scores changed a step", "#of the prompt",
+                     "#of the answer alone"});
+  for (const SettingFigures& one : results.settings) {
+    std::vector<std::string> row = {setting_label(results, one),
+                                    fmt::format("{:.1f} %", 100 * one.said_before.mean),
+                                    fmt::format("{:.1f} %", 100 * one.pairs_before.mean)};
+    bool has_stage = false;
+    for (const StageSurvivors& stage : one.stages) {
+      if (stage.name == "all" || !(std::isfinite(stage.mean_changed) || stage.mean_removed > 0)) {
+        continue;
+      }
+      page->row({row[0], row[1], row[2], stage.name, short_number(stage.mean_removed),
+                 short_number(stage.mean_changed), short_number(stage.mean_changed_in_prompt),
+                 short_number(stage.mean_changed_in_answer)});
+      has_stage = true;
+      row = {"", "", ""};
+    }
+    if (!has_stage) {
+      page->row({row[0], row[1], row[2], "none", "", "", "", ""});
+    }
+  }
+  page->end_table();
+}
+
+// By how much the draw of a run put its choice before the other run's.
+std::string lead_text(const Divergence& divergence, size_t run) {
+  return short_number(divergence.key[run][run] - divergence.key[run][1 - run]);
+}
+
 void add_divergences(Page* page, const StudyResults& results) {
   if (results.divergences.empty()) {
     return;
@@ -158,12 +233,49 @@ void add_divergences(Page* page, const StudyResults& results) {
                std::string(name(one.divergence.cause)), one.divergence.verdict});
   }
   page->end_table();
+  page->raw(
+      "<details><summary>The two tokens, their gap and the draws</summary>"
+      "<p class=\"dim\">The gap is the logit of the first run's token above that of the second's, "
+      "as the first run saw them. A draw adds a random number to every score; the lead says by how "
+      "much it put the run's own token before the other one: so much more score the other token "
+      "would have needed.</p>\n");
+  page->begin_table({"first", "second", "token of the first", "#its p", "token of the second",
+                     "#its p", "#gap", "#gap, last places", "#lead, first", "#lead, second"});
+  for (const DivergenceFigures& one : results.divergences) {
+    const Divergence& found = one.divergence;
+    if (found.sides[0][0].id < 0) {
+      continue;
+    }
+    const bool has_gap = found.sides[0][0].is_known && found.sides[0][1].is_known;
+    page->row(
+        {one.first_name, one.second_name, "'" + found.sides[0][0].piece + "'",
+         short_number(found.sides[0][0].probability), "'" + found.sides[1][1].piece + "'",
+         short_number(found.sides[1][1].probability), has_gap ? short_number(found.gap) : "n/a",
+         has_gap ? short_number(found.gap_ulps) : "n/a", lead_text(found, 0), lead_text(found, 1)});
+  }
+  page->end_table();
+  page->raw("</details>\n");
 }
 
 std::string range_text(const Interval& interval) {
   return interval.high - interval.low < 5e-4
              ? short_number(interval.low)
              : short_number(interval.low) + " to " + short_number(interval.high);
+}
+
+void add_agreement(Page* page, const StudyResults& results) {
+  if (results.agreement.empty()) {
+    return;
+  }
+  page->element("h3", "", "Samples beside exact probabilities");
+  page->begin_table({"setting", "#likeliest text, exact", "#runs that gave it", "#95 % interval",
+                     "do they agree"});
+  for (const ExactAgreement& one : results.agreement) {
+    page->row({setting_label(results, results.settings[one.setting]), short_number(one.exact),
+               fmt::format("{} of {}", one.hits, one.runs), range_text(one.sampled),
+               one.agrees() ? "yes" : "no"});
+  }
+  page->end_table();
 }
 
 void add_exact(Page* page, const StudyResults& results) {
@@ -269,6 +381,11 @@ void add_cost(Page* page, const StudyResults& results) {
     page->row({"computed / asked", fmt::format("{:.3f}", computed_share(totals))});
   }
   page->row({"time", fmt::format("{:.2f} s", totals.seconds)});
+  if (totals.seconds > 0) {
+    page->row(
+        {"new tokens a second, all runs together",
+         fmt::format("{:.1f}", static_cast<double>(totals.new_tokens_asked) / totals.seconds)});
+  }
   page->row({"peak memory",
              fmt::format("{:.0f} MiB", static_cast<double>(totals.peak_memory_bytes) / 1048576)});
   page->row({"made", results.study.created + ", " + results.study.status});
@@ -308,9 +425,13 @@ void add_study(Page* page, const StudyResults& results, const std::vector<Report
   page->chart("Different texts per setting", uniqueness_chart(results));
   page->chart("Likeness of texts", similarity_chart(results));
   add_pairs(page, results);
+  add_thinking(page, results);
+  add_stops(page, results);
+  add_penalties(page, results);
   add_survivors(page, results);
   page->chart("Entropy by step", entropy_chart(results));
   add_divergences(page, results);
+  add_agreement(page, results);
   add_exact(page, results);
   add_beams_and_tokens(page, results);
   if (results.extras.cache) {

@@ -22,7 +22,7 @@ Result<ExactFigures> exact_figures(Engine* engine, const ExactCell& cell,
   figures.setting_name = cell.setting_name;
   figures.mass = tree.mass;
   figures.nodes = tree.nodes;
-  figures.texts = static_cast<int64_t>(tree.leaves.size());
+  figures.texts = tree.n_texts;
   figures.is_complete = tree.is_complete;
   figures.same_text = tree.same_text;
   figures.parted_by_step = tree.parted_by_step;

@@ -102,10 +102,12 @@ class ThreadsGuard {
 
 class StudyRun {
  public:
+  // Without a store what has finished is kept in memory.
   StudyRun(Engine* engine, Store* store, const Study& study, const StudyRunOptions& options)
-      : engine_(*engine), store_(*store), study_(study), options_(options) {}
+      : engine_(*engine), store_(store), study_(study), options_(options) {}
 
   Result<int64_t> run();
+  Result<RunRecord> run_one(int64_t index);
 
  private:
   // One run on its way.
@@ -134,7 +136,7 @@ class StudyRun {
   Status end(Status outcome);
 
   Engine& engine_;
-  Store& store_;
+  Store* store_;
   const Study& study_;
   const StudyRunOptions& options_;
   PreparedStudy prepared_;
@@ -153,7 +155,7 @@ class StudyRun {
 Status StudyRun::begin() {
   if (options_.resume) {
     id_ = *options_.resume;
-    ASSIGN_OR_RETURN(const StudyRecord record, store_.study(id_));
+    ASSIGN_OR_RETURN(const StudyRecord record, store_->study(id_));
     if (record.origin.model_hash != options_.origin.model_hash) {
       return fail(
           ErrorCode::kInvalidArgument,
@@ -163,7 +165,7 @@ Status StudyRun::begin() {
           options_.origin.model_hash);
     }
     totals_ = record.totals;
-    ASSIGN_OR_RETURN(const std::vector<int64_t> done, store_.finished_runs(id_));
+    ASSIGN_OR_RETURN(const std::vector<int64_t> done, store_->finished_runs(id_));
     done_before_.insert(done.begin(), done.end());
     return {};
   }
@@ -174,7 +176,7 @@ Status StudyRun::begin() {
   record.overrides = options_.overrides;
   record.status = "running";
   record.origin = options_.origin;
-  ASSIGN_OR_RETURN(id_, store_.begin_study(record));
+  ASSIGN_OR_RETURN(id_, store_->begin_study(record));
   return {};
 }
 
@@ -249,10 +251,10 @@ Result<RunRecord> StudyRun::record_of(Job* job, const GenerationResult& result) 
 }
 
 Status StudyRun::write_finished() {
-  if (finished_.empty()) {
+  if (finished_.empty() || store_ == nullptr) {
     return {};
   }
-  RETURN_IF_ERROR(store_.add_runs(&finished_));
+  RETURN_IF_ERROR(store_->add_runs(&finished_));
   progress_.runs_finished += static_cast<int64_t>(finished_.size());
   finished_.clear();
   return {};
@@ -411,8 +413,8 @@ Status StudyRun::end(Status outcome) {
   totals_.peak_memory_bytes =
       std::max(totals_.peak_memory_bytes, read_memory().peak_resident_bytes);
   const bool is_done = outcome.has_value() && !was_cancelled_;
-  const Status finished = store_.finish_study(id_, is_done ? "done" : "interrupted", totals_,
-                                              is_done ? to_json_text(extras_) : "");
+  const Status finished = store_->finish_study(id_, is_done ? "done" : "interrupted", totals_,
+                                               is_done ? to_json_text(extras_) : "");
   // The first thing that went wrong is what a person wants to know.
   if (!outcome) {
     Error error = std::move(outcome).error();
@@ -433,7 +435,30 @@ Result<int64_t> StudyRun::run() {
   return id_;
 }
 
+Result<RunRecord> StudyRun::run_one(int64_t index) {
+  ASSIGN_OR_RETURN(prepared_, prepare_study(engine_, study_));
+  const auto wanted =
+      std::find_if(prepared_.runs.begin(), prepared_.runs.end(),
+                   [index](const PreparedRun& run) { return run.plan.index == index; });
+  if (wanted == prepared_.runs.end()) {
+    return fail(ErrorCode::kNotFound, "study {}: run {} found, want 0 to {}", study_.name, index,
+                prepared_.runs.size() - 1);
+  }
+  RETURN_IF_ERROR(run_group(study_.settings[wanted->plan.setting].execution, {&*wanted}));
+  if (finished_.empty()) {
+    return fail(ErrorCode::kCancelled, "stopped");
+  }
+  RunRecord record = std::move(finished_.front());
+  ASSIGN_OR_RETURN(record.trace, decompress_trace(record.trace_zstd, "the run made again"));
+  return record;
+}
+
 }  // namespace
+
+Result<RunRecord> run_again(Engine* engine, const Study& study, int64_t index,
+                            const StudyRunOptions& options) {
+  return StudyRun(engine, nullptr, study, options).run_one(index);
+}
 
 Result<StudyEstimate> estimate_study(Engine* engine, const Study& study) {
   ASSIGN_OR_RETURN(const PreparedStudy prepared, prepare_study(*engine, study));

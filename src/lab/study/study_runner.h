@@ -48,4 +48,10 @@ struct StudyEstimate {
 [[nodiscard]] Result<int64_t> run_study(Engine* engine, Store* store, const Study& study,
                                         const StudyRunOptions& options);
 
+// The run of that PlannedRun::index once more, alone, as a study would make it, with its trace as
+// text and without a store. Of the options origin, is_cancelled, on_progress and
+// state_budget_bytes act. kNotFound: no such run; kCancelled; errors as run_study.
+[[nodiscard]] Result<RunRecord> run_again(Engine* engine, const Study& study, int64_t index,
+                                          const StudyRunOptions& options);
+
 }  // namespace logitlab

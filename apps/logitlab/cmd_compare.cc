@@ -107,12 +107,13 @@ void print_comparison(Terminal* terminal, const RunRecord& first, const RunRecor
   row("hash", fmt::format("{:016x}", first.hash), fmt::format("{:016x}", second.hash));
   row("text", first.text, second.text);
   terminal->print(table.render(*terminal));
-  terminal->print(fmt::format("\nJaccard of words: {:.3f}\n", found.jaccard));
+  terminal->print(wrap_with_prefix(fmt::format("Jaccard of words: {:.3f}", found.jaccard), columns,
+                                   "\n", "  "));
   if (!found.has_same_prompt) {
     terminal->print("The prompts differ.\n");
   }
   for (const std::string& setting : found.settings) {
-    terminal->print(wrap_with_prefix(setting, columns, "- ", "  ") + "\n");
+    terminal->print(wrap_with_prefix(setting, columns, "- ", "  "));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 #include "command.h"
 #include "explain_view.h"
 #include "json_out.h"
@@ -25,20 +26,28 @@ struct ShowOptions {
   bool all = false;
 };
 
+// The label in a column of its own, unless the terminal has no room for one.
+void print_line(Terminal* terminal, std::string_view label, const std::string& text) {
+  constexpr size_t kLabel = 10;
+  constexpr size_t kRoom = 30;
+  const auto columns = static_cast<size_t>(terminal->columns());
+  terminal->print(wrap_with_prefix(text, columns, fmt::format("{:<{}}", label, kLabel),
+                                   columns < kRoom ? "  " : std::string(kLabel, ' ')));
+}
+
 void print_settings(Terminal* terminal, const RunRecord& run, const TraceMemory& trace) {
   std::string words;
   for (const LedgerEntry& entry : trace.run().ledger) {
-    if (entry.acts) {
+    if (entry.acts && entry.name != "seed") {
       words += fmt::format("{}{}={}", words.empty() ? "" : ", ", entry.name, entry.value);
     }
   }
   if (words.empty()) {
     words = run.config_json;
   }
-  const auto columns = static_cast<size_t>(terminal->columns());
-  terminal->print(wrap_with_prefix(words, columns, "settings  ", "          ") + "\n");
+  print_line(terminal, "settings", words);
   if (run.execution_json.size() > 2) {
-    terminal->print("execution " + run.execution_json + "\n");
+    print_line(terminal, "execution", run.execution_json);
   }
 }
 
@@ -74,18 +83,22 @@ void print_steps(Terminal* terminal, const TraceMemory& trace, bool all) {
 }
 
 void print_run(Terminal* terminal, const RunRecord& run, const TraceMemory& trace, bool all) {
-  terminal->print(terminal->paint(
-      Style::kHeading,
-      fmt::format("Run {}{}: {}", run.id,
-                  run.study == 0 ? "" : fmt::format(" of study {}", run.study),
-                  shortened(run.setting_name + " #" + std::to_string(run.run), 60))));
-  terminal->print(fmt::format("\nprompt    {}, {} tokens\nseed      {}\n",
-                              shortened(run.prompt_name, 60), run.prompt_ids.size(), run.seed));
+  const std::string title = fmt::format(
+      "Run {}{}: {} #{}", run.id, run.study == 0 ? "" : fmt::format(" of study {}", run.study),
+      printable(run.setting_name), run.run + 1);
+  for (const std::string& line : wrap(title, static_cast<size_t>(terminal->columns()))) {
+    terminal->print(terminal->paint(Style::kHeading, line) + "\n");
+  }
+  print_line(terminal, "prompt",
+             fmt::format("{}, {} tokens", printable(run.prompt_name), run.prompt_ids.size()));
+  print_line(terminal, "seed", fmt::format("{}", run.seed));
   print_settings(terminal, run, trace);
-  terminal->print(
-      fmt::format("stop      {}{}, {} tokens ({} thinking, {} answer)\nlogits    hash {:016x}\n\n",
-                  run.stop_reason, run.stop_id < 0 ? "" : fmt::format(" ({})", run.stop_id),
-                  run.ids.size(), run.thinking_tokens, run.answer_tokens, run.hash));
+  print_line(terminal, "stop",
+             fmt::format("{}{}, {} tokens ({} thinking, {} answer)", run.stop_reason,
+                         run.stop_id < 0 ? "" : fmt::format(" ({})", run.stop_id), run.ids.size(),
+                         run.thinking_tokens, run.answer_tokens));
+  print_line(terminal, "logits", fmt::format("hash {:016x}", run.hash));
+  terminal->print("\n");
   terminal->print_untrusted(run.text);
   terminal->print("\n");
   print_steps(terminal, trace, all);

@@ -11,16 +11,16 @@
 #include "base/env.h"
 #include "base/file.h"
 #include "base/utf8.h"
-#include "build_version.h"
 #include "command.h"
 #include "interrupt.h"
 #include "json_out.h"
 #include "lab/measures/study_results.h"
 #include "lab/report/report.h"
-#include "lab/study/study_file.h"
+#include "lab/study/stored_study.h"
 #include "lab/study/study_runner.h"
 #include "model_options.h"
 #include "progress_bar.h"
+#include "run_origin.h"
 #include "store_options.h"
 #include "study_view.h"
 #include "text_layout.h"
@@ -50,20 +50,6 @@ struct StudyPlan {
   std::vector<Study> parts;  // of a course; else the study itself
   std::vector<std::string> overrides;
 };
-
-constexpr std::string_view kRunsOverride = "runs=";
-
-StudyOverrides parse_overrides(const std::vector<std::string>& words) {
-  StudyOverrides overrides;
-  for (const std::string& word : words) {
-    if (word.rfind(kRunsOverride, 0) == 0) {
-      overrides.runs = std::atoll(word.c_str() + kRunsOverride.size());
-    } else {
-      overrides.set.push_back(word);
-    }
-  }
-  return overrides;
-}
 
 Status add_parts(StudyPlan* plan) {
   if (!plan->study.is_course()) {
@@ -95,12 +81,7 @@ Result<StudyPlan> new_plan(const StudyCommandOptions& options) {
 Result<StudyPlan> stored_plan(const StudyRecord& record) {
   StudyPlan plan;
   plan.overrides = record.overrides;
-  const std::string where = fmt::format("study {} of the store", record.id);
-  ASSIGN_OR_RETURN(plan.study, parse_study(record.source, where));
-  if (!plan.study.is_course()) {
-    ASSIGN_OR_RETURN(plan.study,
-                     parse_study(record.source, where, parse_overrides(plan.overrides)));
-  }
+  ASSIGN_OR_RETURN(plan.study, plan_of(record));
   RETURN_IF_ERROR(add_parts(&plan));
   return plan;
 }
@@ -160,13 +141,8 @@ Status StudyCommand::prepare() {
     ASSIGN_OR_RETURN(plan_, new_plan(options_));
   }
   ASSIGN_OR_RETURN(engine_, options_.model.load(invocation_));
-  origin_.model = short_name(engine_->source());
-  ASSIGN_OR_RETURN(origin_.model_hash, model_fingerprint(engine_->source()));
-  origin_.device = std::string(engine_->backend().name());
-  origin_.isa = std::string(engine_->backend().isa());
-  origin_.build = fmt::format("{} {}", build_version(), build_commit());
+  ASSIGN_OR_RETURN(origin_, origin_of(*engine_));
   origin_.command = command_line(options_, plan_);
-  origin_.threads = engine_->n_threads();
   return {};
 }
 

@@ -20,8 +20,8 @@ struct Invocation {
   bool json = false;  // one JSON document on standard output instead of text
 };
 
-// The work, after the flags were read. The value is the exit code; 0 or, for a run that the user
-// stopped, 130.
+// The work, after the flags were read. The value is the exit code: 0, 1 where a comparison that
+// was asked for found a difference, 130 for a run that the user stopped.
 using Action = std::function<Result<int>(Invocation&)>;
 
 struct Example {
@@ -45,6 +45,7 @@ struct Command {
 [[nodiscard]] Command bench_command();
 [[nodiscard]] Command chat_command();
 [[nodiscard]] Command compare_command();
+[[nodiscard]] Command explain_command();
 [[nodiscard]] Command export_command();
 [[nodiscard]] Command report_command();
 [[nodiscard]] Command runs_command();
@@ -60,6 +61,7 @@ struct Command {
 [[nodiscard]] Command template_command();
 [[nodiscard]] Command tokenize_command();
 [[nodiscard]] Command tree_command();
+[[nodiscard]] Command verify_command();
 [[nodiscard]] Command whatif_command();
 
 }  // namespace logitlab

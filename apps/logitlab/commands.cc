@@ -8,7 +8,8 @@ const std::vector<Command>& commands() {
       template_command(),      logits_command(),   process_command(), inspect_command(),
       tree_command(),          whatif_command(),   study_command(),   studies_command(),
       report_command(),        runs_command(),     show_command(),    compare_command(),
-      export_command(),        doctor_command(),   bench_command(),
+      explain_command(),       verify_command(),   export_command(),  doctor_command(),
+      bench_command(),
   };
   return kCommands;
 }

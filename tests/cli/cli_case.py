@@ -11,7 +11,7 @@ import tiny_model
 
 COMMANDS = ["first-contact", "generate", "chat", "tokenize", "template", "logits", "process",
             "inspect", "tree", "whatif", "studies", "report", "study", "runs", "show", "compare",
-            "export", "doctor", "bench"]
+            "explain", "verify", "export", "doctor", "bench"]
 
 
 class CliCase(unittest.TestCase):

@@ -22,6 +22,7 @@ class Help(LabTree):
         for arguments in ((), ("--help",), ("-h",), ("help",)):
             with self.subTest(arguments):
                 out, err = self.lab(*arguments)
+                self.assertIn("./lab study lesson-01", out)
                 self.assertIn("./lab first-contact", out)
                 self.assertIn("./lab test", out)
                 self.assertEqual(err, "")
@@ -64,12 +65,14 @@ class PassingOn(LabTree):
 
     def test_only_what_needs_the_default_model_fetches_it(self):
         for arguments in (("doctor",), ("generate", "--model", "/some/folder", "hi"),
-                          ("generate", "--model=x.gguf"), ("first-contact", "--help")):
+                          ("generate", "--model=x.gguf"), ("first-contact", "--help"),
+                          ("studies",), ("report", "3"), ("study", "top-k", "--model", "x.gguf")):
             with self.subTest(arguments):
                 self.lab(*arguments)
                 self.assert_no_model()
         for arguments in (("first-contact",), ("inspect", "--model", "default"),
-                          ("bench", "--model=default"), ("generate", "hi")):
+                          ("bench", "--model=default"), ("generate", "hi"),
+                          ("study", "lesson-01"), ("verify", "12"), ("tree", "hi")):
             with self.subTest(arguments):
                 self.lab(*arguments)
                 self.assert_model()

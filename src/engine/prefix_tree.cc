@@ -324,30 +324,34 @@ Branch PrefixTree::take(std::deque<Branch>* branches, bool from_front) {
   return branch;
 }
 
-// While there is room, branches of the smallest depth go together: the batches are then the
-// largest. Else the deepest ones go on, because runs that end give their states back; when not even
+// Where one batch has room for all branches, those of the smallest depth come first. Else the
+// deepest ones go on, because runs that end give their states back and can be kept; when not even
 // one of them has room, others give up theirs.
 std::vector<Branch> PrefixTree::next_batch() {
   std::vector<Branch> batch;
   size_t left = room();
-  bool is_tight = false;
+  size_t n_waiting = 0;
+  for (const auto& [depth, branches] : waiting_) {
+    n_waiting += branches.size();
+  }
+  bool takes_deepest = static_cast<int64_t>(n_waiting) > options_.max_rows;
   while (!waiting_.empty() && static_cast<int64_t>(batch.size()) < options_.max_rows) {
-    const auto depth = is_tight ? std::prev(waiting_.end()) : waiting_.begin();
-    const Branch& candidate = is_tight ? depth->second.back() : depth->second.front();
+    const auto depth = takes_deepest ? std::prev(waiting_.end()) : waiting_.begin();
+    const Branch& candidate = takes_deepest ? depth->second.back() : depth->second.front();
     const size_t cost = cost_of(candidate);
     if (cost > left) {
       if (!batch.empty()) {
         break;
       }
-      if (!is_tight) {
-        is_tight = true;
+      if (!takes_deepest) {
+        takes_deepest = true;
         continue;
       }
       make_room(*candidate.from, cost - left);
       left = cost;  // one goes on whatever the budget is
     }
     left -= cost;
-    batch.push_back(take(&depth->second, !is_tight));
+    batch.push_back(take(&depth->second, !takes_deepest));
     if (depth->second.empty()) {
       waiting_.erase(depth);
     }

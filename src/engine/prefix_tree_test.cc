@@ -281,6 +281,39 @@ TEST_P(PrefixTree, ABudgetIsKept) {
   expect_equal(free, bound);
 }
 
+// More branches than rows: the deepest go on, so that runs end one batch after the other and what
+// is stopped has lost little.
+TEST_P(PrefixTree, RunsEndBeforeAllHaveBegun) {
+  const auto engine = load(GetParam(), 2);
+  ASSERT_NE(engine, nullptr);
+  Runs many;
+  Runs few;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    many.add(sampled(1.0), 0, seed);
+    few.add(sampled(1.0), 0, seed);
+  }
+  TreeOptions options = few.options();
+  options.max_rows = 4;
+  int64_t asked = 0;
+  int64_t asked_at_first_end = 0;
+  options.on_progress = [&](const TreeProgress& progress) {
+    asked = progress.tokens_asked;
+    if (progress.runs_finished > 0 && asked_at_first_end == 0) {
+      asked_at_first_end = asked;
+    }
+  };
+  const auto wide = run_tree(engine.get(), many.tree_runs(), many.options());
+  const auto narrow = run_tree(engine.get(), few.tree_runs(), options);
+  ASSERT_TRUE(wide && narrow);
+  EXPECT_EQ(asked, 40 * 14);
+  EXPECT_GT(asked_at_first_end, 0);
+  EXPECT_LT(asked_at_first_end, 40 * 14 / 2);
+  EXPECT_EQ(narrow->decode_rows, wide->decode_rows);
+  EXPECT_EQ(narrow->replayed_rows, 0);
+  EXPECT_LT(narrow->peak_state_bytes, wide->peak_state_bytes);
+  expect_equal(many, few);
+}
+
 TEST_P(PrefixTree, StopsWhenAsked) {
   const auto engine = load(GetParam(), 2);
   ASSERT_NE(engine, nullptr);

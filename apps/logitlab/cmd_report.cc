@@ -43,11 +43,9 @@ Result<int> run_report(const ReportOptions& options, Invocation& invocation) {
   }
   ASSIGN_OR_RETURN(const StudyRecord record, store->study(options.study));
   ASSIGN_OR_RETURN(std::vector<StudyResults> results, results_of(store.get(), record));
-  const std::string title = results.size() == 1 && !results.front().plan.title.empty()
-                                ? results.front().plan.title
-                                : record.name;
+
   const size_t studies = results.size();
-  ASSIGN_OR_RETURN(const Report report, make_report(store.get(), title, std::move(results)));
+  ASSIGN_OR_RETURN(const Report report, make_report(store.get(), record.id, std::move(results)));
   const std::string text = options.markdown ? to_markdown(report) : to_html(report);
   const std::string path =
       !options.out.empty()

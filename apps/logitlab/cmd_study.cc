@@ -259,7 +259,7 @@ Status StudyCommand::write_report(const std::vector<StudyResults>& results) {
     return fail(ErrorCode::kInvalidArgument, "{}: {}; want a folder that can be written to",
                 folder.string(), error.message());
   }
-  ASSIGN_OR_RETURN(const Report report, make_report(store_.get(), plan_.study.title, results));
+  ASSIGN_OR_RETURN(const Report report, make_report(store_.get(), id, results));
   const std::filesystem::path path = folder / fmt::format("{}-{}.html", plan_.study.name, id);
   RETURN_IF_ERROR(write_file_atomically(path, to_html(report)));
   report_ = path.string();

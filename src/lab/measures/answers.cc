@@ -175,8 +175,11 @@ std::string candidates_answer(const StudyResults& results) {
   std::vector<std::string> lone;
   std::vector<std::string> wider;
   for (const SettingFigures& setting : results.settings) {
-    if (setting.stages.empty()) {
-      continue;  // greedy: nothing is filtered
+    const bool is_filtered =
+        std::any_of(setting.stages.begin(), setting.stages.end(),
+                    [](const StageSurvivors& stage) { return stage.mean_removed > 0; });
+    if (!is_filtered) {
+      continue;  // as under greedy decoding
     }
     const StageSurvivors& all = setting.stages.back();
     if (all.survivors.maximum <= 1) {

@@ -168,7 +168,9 @@ void SettingAccumulator::take_first(const RunRecord& run, const TraceMemory& tra
     first_.stop_ids.push_back({stop.id, "", stop.origin});
   }
   for (const LedgerEntry& entry : trace.run().ledger) {
-    if (entry.origin == "given" && !entry.acts && entry.value != "none") {
+    // What a value turns off by itself needs no word.
+    const bool is_off = entry.value == "none" || entry.why.find("is off") != std::string::npos;
+    if (entry.origin == "given" && !entry.acts && !is_off) {
       first_.idle_settings.push_back(entry.name + "=" + entry.value +
                                      (entry.why.empty() ? "" : ": " + entry.why));
     }

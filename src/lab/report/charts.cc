@@ -54,7 +54,7 @@ std::string similarity_chart(const StudyResults& results) {
       svg.rect(x, y, cell - 1, cell - 1, is_known ? "heat" : "unknown", tip,
                is_known ? 0.08 + 0.92 * std::clamp(value, 0.0, 1.0) : 1);
       if (cell >= 34 && is_known) {
-        svg.text(x + cell / 2, y + cell / 2 + 4, "middle", value > 0.55 ? "on-heat" : "label",
+        svg.text(x + cell / 2, y + cell / 2 + 4, "middle", value > 0.55 ? "on-heat" : "in-heat",
                  fmt::format("{:.2f}", value));
       }
     }
@@ -74,7 +74,8 @@ std::string uniqueness_chart(const StudyResults& results) {
     const SettingFigures& setting = results.settings[i];
     const double y = 4 + kRow * static_cast<double>(i);
     const std::string label = fmt::format("{} {}", i + 1, setting_label(results, setting));
-    const double share = setting.runs > 0 ? static_cast<double>(setting.unique_ids) /
+    // One run cannot differ from itself: its bar stays empty.
+    const double share = setting.runs > 1 ? static_cast<double>(setting.unique_ids) /
                                                 static_cast<double>(setting.runs)
                                           : 0;
     svg.text(kLeft - 8, y + 15, "end", "label", cut_text(label, 32));
@@ -86,7 +87,7 @@ std::string uniqueness_chart(const StudyResults& results) {
   return svg.str();
 }
 
-std::vector<std::string> survivor_charts(const StudyResults& results) {
+std::vector<std::pair<std::string, std::string>> survivor_charts(const StudyResults& results) {
   std::vector<std::string> names;
   for (const SettingFigures& setting : results.settings) {
     for (const StageSurvivors& stage : setting.stages) {
@@ -96,7 +97,7 @@ std::vector<std::string> survivor_charts(const StudyResults& results) {
       }
     }
   }
-  std::vector<std::string> charts;
+  std::vector<std::pair<std::string, std::string>> charts;
   for (const std::string& name : names) {
     LineChart chart;
     chart.title = name == "all" ? "Tokens left to choose from, after all filters"
@@ -112,7 +113,7 @@ std::vector<std::string> survivor_charts(const StudyResults& results) {
     }
     chart.description =
         "Mean over the runs that reached the step." + of_series(chart.series.size());
-    charts.push_back(line_chart(chart));
+    charts.emplace_back(chart.title, line_chart(chart));
   }
   return charts;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lab/measures/study_results.h"
@@ -14,7 +15,9 @@ namespace logitlab {
 [[nodiscard]] std::string similarity_chart(const StudyResults& results);  // at most 40 settings
 [[nodiscard]] std::string uniqueness_chart(const StudyResults& results);
 // One chart per filter that removed anything, and one of all together.
-[[nodiscard]] std::vector<std::string> survivor_charts(const StudyResults& results);
+// Titles and drawings.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> survivor_charts(
+    const StudyResults& results);
 [[nodiscard]] std::string entropy_chart(const StudyResults& results);
 [[nodiscard]] std::string divergence_chart(const StudyResults& results);
 [[nodiscard]] std::string beam_chart(const BeamFigures& beams, const std::string& label);

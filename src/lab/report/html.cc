@@ -136,15 +136,20 @@ void add_survivors(Page* page, const StudyResults& results) {
                      "#probability kept"});
   for (const SettingFigures& setting : results.settings) {
     for (const StageSurvivors& stage : setting.stages) {
-      page->row({setting_label(results, setting), stage.name, short_number(stage.survivors.minimum),
-                 fmt::format("{:.3f}", stage.survivors.mean), short_number(stage.survivors.maximum),
+      if (stage.name != "all" && stage.mean_removed <= 0) {
+        continue;  // what moves scores and drops none
+      }
+      page->row({setting_label(results, setting), stage.name,
+                 fmt::format("{:.0f}", stage.survivors.minimum),
+                 fmt::format("{:.3f}", stage.survivors.mean),
+                 fmt::format("{:.0f}", stage.survivors.maximum),
                  fmt::format("{:.1f} %", 100 * stage.share_above_one),
                  short_number(stage.mean_mass)});
     }
   }
   page->end_table();
-  for (const std::string& chart : survivor_charts(results)) {
-    page->raw("<div class=\"box\">" + chart + "</div>\n");
+  for (const auto& [title, chart] : survivor_charts(results)) {
+    page->chart(title, chart);
   }
 }
 
@@ -441,6 +446,19 @@ void add_study(Page* page, const StudyResults& results, const std::vector<Report
   add_cost(page, results);
 }
 
+// What holds for the course: its question, what was expected, and what all of it cost.
+void add_course(Page* page, const Report& report) {
+  page->element("p", "", report.course.question);
+  if (!report.course.expectation.empty()) {
+    page->element("p", "", "Expected before the run: " + report.course.expectation);
+  }
+  if (!report.course.reading.empty()) {
+    page->element("p", "", "Read afterwards: " + report.course.reading);
+  }
+  page->element("p", "dim", report.course.notes);
+  page->element("p", "dim", cost_text(report));
+}
+
 }  // namespace
 
 std::string to_html(const Report& report) {
@@ -455,6 +473,7 @@ std::string to_html(const Report& report) {
   page.element("h1", "", report.title);
   const bool is_course = report.studies.size() > 1;
   if (is_course) {
+    add_course(&page, report);
     page.raw("<nav aria-label=\"Contents\"><ol>\n");
     for (size_t i = 0; i < report.studies.size(); ++i) {
       const StudyResults& one = report.studies[i];

@@ -127,6 +127,10 @@ std::string study_text(const StudyResults& results, const std::vector<ReportText
 std::string to_markdown(const Report& report) {
   std::string out = "# " + plain(report.title) + "\n";
   if (report.studies.size() > 1) {
+    for (const std::string& text :
+         {report.course.question, report.course.reading, cost_text(report)}) {
+      out += text.empty() ? "" : "\n" + plain(text) + "\n";
+    }
     out += "\n";
     for (const StudyResults& one : report.studies) {
       out += fmt::format("1. {} {}\n",

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "lab/report/charts.h"
+#include "lab/study/stored_study.h"
 #include "trace/trace_file.h"
 
 namespace logitlab {
@@ -59,10 +60,29 @@ Result<ReportText> text_of(Store* store, const StudyResults& results,
 
 }  // namespace
 
-Result<Report> make_report(Store* store, const std::string& title,
-                           std::vector<StudyResults> studies) {
+std::string cost_text(const Report& report) {
+  StudyTotals totals;
+  for (const StudyResults& one : report.studies) {
+    add(&totals, one.study.totals);
+  }
+  return fmt::format(
+      "{} tokens were asked for and {} went through the model, {:.2f} of them: what runs have in "
+      "common is computed once. All studies together took {:.1f} s.",
+      totals.prompt_tokens_asked + totals.new_tokens_asked,
+      totals.prefill_tokens + totals.decode_rows, computed_share(totals), totals.seconds);
+}
+
+Result<Report> make_report(Store* store, int64_t study, std::vector<StudyResults> studies) {
   Report report;
-  report.title = title;
+  ASSIGN_OR_RETURN(const StudyRecord record, store->study(study));
+  ASSIGN_OR_RETURN(Study plan, plan_of(record));
+  report.title = plan.title.empty() ? record.name : plan.title;
+  if (plan.is_course()) {
+    report.course = std::move(plan);
+    if (!record.reading.empty()) {
+      report.course.reading = record.reading;
+    }
+  }
   report.studies = std::move(studies);
   for (const StudyResults& results : report.studies) {
     std::vector<ReportText>& texts = report.texts.emplace_back();

@@ -38,7 +38,7 @@ pre,.tokens{font:.88rem/1.7 ui-monospace,monospace;white-space:pre-wrap}
 .p4{background:color-mix(in srgb,var(--mark) 44%,transparent)}
 .part{outline:2px solid var(--mark)}
 svg{display:block;max-width:none;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--fg)}
-svg .label{fill:var(--dim)}svg .mono{font-family:ui-monospace,monospace}svg .on-heat{fill:var(--on)}
+svg .label{fill:var(--dim)}svg .mono{font-family:ui-monospace,monospace}svg .on-heat{fill:var(--on)}svg .in-heat{fill:var(--fg)}
 .grid{stroke:var(--edge)}.line{stroke-width:2;fill:none}.heat{fill:var(--accent)}
 .unknown,.track{fill:var(--unknown)}.mark{fill:var(--mark)}
 .c0{fill:var(--c0);stroke:var(--c0)}.c1{fill:var(--c1);stroke:var(--c1)}

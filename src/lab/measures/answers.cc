@@ -98,6 +98,11 @@ std::string uniqueness(const StudyResults& results) {
   if (lone.empty() && many.empty()) {
     return single_texts(results);
   }
+  if (results.settings.size() == 1) {
+    const int64_t unique = results.settings.front().unique_ids;
+    return unique == 1 ? fmt::format("All {} gave the same tokens.", runs_text(runs))
+                       : fmt::format("{} gave {} different texts.", runs_text(runs), unique);
+  }
   if (many.empty()) {
     const std::string across = across_settings(results);
     return fmt::format("In every setting all runs gave the same tokens ({}){}.", runs_text(runs),
@@ -150,8 +155,10 @@ std::string likeness_inside(const StudyResults& results) {
   for (const SettingFigures& setting : results.settings) {
     has_sweep = has_sweep || !setting.swept.empty();
     if (setting.within && setting.within->n > 0 && setting.unique_ids > 1) {
-      inside.push_back(fmt::format("two of {} share {:.2f} of their words",
-                                   name_of(results, setting), setting.within->mean));
+      inside.push_back(
+          fmt::format("two{} share {:.2f} of their words",
+                      results.settings.size() == 1 ? "" : " of " + name_of(results, setting),
+                      setting.within->mean));
     }
   }
   if (inside.empty() || has_sweep || results.settings.size() > kMostCompared) {

@@ -41,6 +41,16 @@ TEST(Findings, TheHeadlineSaysWhereRunsDiffer) {
             "the same text.");
 }
 
+TEST(Findings, OneSettingNeedsNoName) {
+  EXPECT_EQ(headline({setting("a", 5, 1, "x")}), "All 5 runs gave the same tokens.");
+  SettingFigures several = setting("a", 5, 3, "x");
+  several.within = SampleSummary{};
+  several.within->n = 10;
+  several.within->mean = 0.25;
+  EXPECT_EQ(headline({several}),
+            "5 runs gave 3 different texts. Of the texts, two share 0.25 of their words.");
+}
+
 TEST(Findings, SingleRunsAreComparedAcrossSettings) {
   EXPECT_EQ(headline({setting("a", 1, 1, "x"), setting("b", 1, 1, "y"), setting("c", 1, 1, "y")}),
             "3 settings gave 2 different texts, one run each.");

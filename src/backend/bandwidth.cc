@@ -7,7 +7,7 @@
 #include "backend/cpu/kernels.h"
 #include "base/check.h"
 #include "base/env.h"
-#include "tensor/tensor.h"
+#include "base/file.h"
 
 namespace logitlab {
 namespace {
@@ -26,8 +26,10 @@ Result<double> measure_read_bandwidth(ThreadPool& threads, size_t bytes, double 
   const int64_t n_pieces =
       std::max<int64_t>(1, static_cast<int64_t>(bytes / sizeof(float)) / kPieceFloats);
   const auto n_bytes = static_cast<size_t>(n_pieces * kPieceFloats) * sizeof(float);
-  ASSIGN_OR_RETURN(Buffer buffer, Buffer::allocate(n_bytes));
-  auto* values = reinterpret_cast<float*>(buffer.data());
+  // Large pages, as the weights that are read into memory have: with small ones the translation of
+  // addresses, not the memory, sets the pace on some machines.
+  ASSIGN_OR_RETURN(PageMemory memory, PageMemory::allocate(n_bytes));
+  auto* values = reinterpret_cast<float*>(memory.data());
   // Untouched pages all map to one page of zeros, which would stay in the cache.
   threads.parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
     std::fill_n(values + piece * kPieceFloats, kPieceFloats, 1.0F);

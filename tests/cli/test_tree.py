@@ -51,6 +51,21 @@ class Tree(CliCase):
         self.assertLessEqual(max(map(len, text.splitlines())), 100)
         self.assertIn("Two runs have parted by step", text)
 
+    def test_samples_agree_with_the_tree(self):
+        path, store = self.folder / "exact.yaml", self.folder / "exact.db"
+        path.write_text("name: exact\nquestion: Do samples follow the tree?\nprompt: Hi\n"
+                        "chat: false\nsettings: {do_sample: true, top_k: 2, max_new_tokens: 3, "
+                        "eos_token_id: []}\nsweep: {temperature: [0.3, 0.6, 1.0, 2.0]}\n"
+                        "runs: 400\nexact: {mass: 1.0, max_nodes: 50}\n")
+        (study,) = self.run_json("study", path, "--model", self.model, "--store", store,
+                                 "--no-report")["studies"]
+        self.assertEqual([one["agrees"] for one in study["exact_agreement"]], [True] * 4)
+        for one, setting in zip(study["exact_agreement"], study["settings"]):
+            low, high = one["sampled"]
+            self.assertLess(high - low, 0.11)  # 400 runs: the interval says something
+            self.assertAlmostEqual(one["hits"] / one["runs"], one["exact"], delta=0.08)
+            self.assertLessEqual(setting["unique_ids"], 8)
+
     def test_refusals(self):
         self.refused(2, "tree", "Hi", "--raw", "--chat")
         self.refused(2, "tree", "Hi", "--mass", 1.5)

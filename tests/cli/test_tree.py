@@ -1,5 +1,6 @@
 """tree: exact probabilities of all texts, through the real binary."""
 
+import math
 import unittest
 
 from cli_case import CliCase
@@ -56,15 +57,20 @@ class Tree(CliCase):
         path.write_text("name: exact\nquestion: Do samples follow the tree?\nprompt: Hi\n"
                         "chat: false\nsettings: {do_sample: true, top_k: 2, max_new_tokens: 3, "
                         "eos_token_id: []}\nsweep: {temperature: [0.3, 0.6, 1.0, 2.0]}\n"
-                        "runs: 400\nexact: {mass: 1.0, max_nodes: 50}\n")
+                        "runs: 5000\nexact: {mass: 1.0, max_nodes: 50}\n")
         (study,) = self.run_json("study", path, "--model", self.model, "--store", store,
-                                 "--no-report")["studies"]
-        self.assertEqual([one["agrees"] for one in study["exact_agreement"]], [True] * 4)
+                                 "--no-report", "--set", "candidates=2")["studies"]
+        self.assertEqual(len(study["exact_agreement"]), 4)
         for one, setting in zip(study["exact_agreement"], study["settings"]):
+            self.assertEqual(one["runs"], 5000)
+            # A share further off than 4.5 standard deviations comes once in 147,000 times. The
+            # settings share their draws, so 95 % intervals would fail together.
+            spread = math.sqrt(one["exact"] * (1 - one["exact"]) / one["runs"])
+            self.assertAlmostEqual(one["hits"] / one["runs"], one["exact"], delta=4.5 * spread)
             low, high = one["sampled"]
-            self.assertLess(high - low, 0.11)  # 400 runs: the interval says something
-            self.assertAlmostEqual(one["hits"] / one["runs"], one["exact"], delta=0.08)
-            self.assertLessEqual(setting["unique_ids"], 8)
+            self.assertEqual(one["agrees"], low <= one["exact"] <= high)
+            self.assertLess(high - low, 0.03)
+            self.assertEqual(setting["unique_ids"], 8)
 
     def test_refusals(self):
         self.refused(2, "tree", "Hi", "--raw", "--chat")

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Collects what a GPU machine without a compiler and without Debian's packages needs: the command and
-# the tests of build/cuda, stripped, with the shared libraries that such a machine may lack.
+# Collects what a GPU machine without a compiler and without Debian's packages needs: the command,
+# the tests and the checks of build/cuda, stripped, with the shared libraries that such a machine
+# may lack, in one compressed file.
 #
 # usage: tools/bundle_cuda.sh [FOLDER]      FOLDER: default build/cuda-bundle
-#   FOLDER/run logitlab doctor              there, from anywhere
+#   FOLDER/run logitlab doctor              there, from anywhere; unpacks them once, to /tmp
 #   FOLDER/run cuda_conformance
+#   FOLDER/run --folder                     where they are unpacked
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 OUT=${1:-$ROOT/build/cuda-bundle}
-PROGRAMS=(apps/logitlab/logitlab tests/conformance/cuda/cuda_conformance)
-readonly MOST_MIB=60
+PROGRAMS=(apps/logitlab/logitlab tests/conformance/cuda/cuda_conformance
+  tests/conformance/cuda/device_logits bench/cuda/decode_check bench/cuda/prefill_check)
+readonly MOST_MIB=46
 
 # The C and C++ libraries are the machine's own: they have to fit its kernel and its driver.
 is_systems() {
@@ -22,25 +25,39 @@ is_systems() {
 }
 
 rm -rf "$OUT"
-mkdir -p "$OUT/bin" "$OUT/lib"
+mkdir -p "$OUT/content/bin" "$OUT/content/lib"
 for program in "${PROGRAMS[@]}"; do
   built=$ROOT/build/cuda/$program
   if [[ ! -x $built ]]; then
     printf 'bundle: %s is not there; run ./lab build cuda first\n' "$built" >&2
     exit 1
   fi
-  strip -o "$OUT/bin/$(basename "$program")" "$built"
+  strip -o "$OUT/content/bin/$(basename "$program")" "$built"
   while read -r name _ path _; do
-    if [[ $path == /* ]] && ! is_systems "$name"; then cp -L "$path" "$OUT/lib/$name"; fi
+    if [[ $path == /* ]] && ! is_systems "$name"; then cp -L "$path" "$OUT/content/lib/$name"; fi
   done < <(ldd "$built")
 done
+tar -C "$OUT/content" -czf "$OUT/content.tar.gz" bin lib
+rm -r "$OUT/content"
+sha256sum "$OUT/content.tar.gz" | cut -c1-16 >"$OUT/name"
 cat >"$OUT/run" <<'RUN'
 #!/bin/sh
-# run PROGRAM ARGUMENTS...: one of bin/, with the libraries of lib/.
+# run PROGRAM ARGUMENTS...: one of the bundle's programs, with its libraries. run --folder: where
+# they are. The folder is whole or absent: it is renamed into place.
 here=$(cd "$(dirname "$0")" && pwd)
+folder=${TMPDIR:-/tmp}/logitlab-bundle-$(cat "$here/name")
+if [ ! -d "$folder" ]; then
+  stage=$(mktemp -d "$folder.XXXXXX") && tar -C "$stage" -xzf "$here/content.tar.gz" || exit 1
+  chmod 755 "$stage"
+  mv -T "$stage" "$folder" 2>/dev/null || rm -rf "$stage" # another was faster
+fi
+if [ "$1" = --folder ]; then
+  echo "$folder"
+  exit
+fi
 program=$1
 shift
-LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/bin/$program" "$@"
+LD_LIBRARY_PATH=$folder/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$folder/bin/$program" "$@"
 RUN
 chmod +x "$OUT/run"
 mib=$(du -sm "$OUT" | cut -f1)

@@ -3,16 +3,22 @@
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Isrc -Ibench/cuda
 //     bench/cuda/decode_check.cu src/backend/cuda/decode*.cu src/backend/cuda/decode*.cc
 //     -o decode_check
-//   decode_check check
+//   decode_check check [small]
+//   decode_check repeat [--json FILE]
 //   decode_check bench [quick|64]
 //
 // check: tiny models of every kind of layer, token by token, against prefill_reference.h without
 // its rounding; the same sequences alone and in batches, bit for bit; choices of the device against
-// the host's. bench: Nemotron-3-Nano-30B-A3B at full size with random weights.
+// the host's. small: one model of each kind of layer, few tokens, for tools that watch every
+// access. repeat: 1,000 tokens at batch 1 and 16 twice, bit for bit, and alone as in the batch.
+// bench, repeat: Nemotron-3-Nano-30B-A3B at full size with random weights.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -174,7 +180,12 @@ void check_choices(const std::string& name, ModelView* model, int n, cudaStream_
   report(name + ", ids chosen on the device, " + std::to_string(n), got == wanted ? 0 : 1, 0);
 }
 
-void check_model(const std::string& name, TinyModels* tiny, int steps) {
+// Sizes of the batches in which a sequence is compared with itself alone.
+const std::vector<int> kBatches = {4, 8, 9, 33, 64};
+const std::vector<int> kFewBatches = {4, 9};
+
+void check_model(const std::string& name, TinyModels* tiny, int steps,
+                 const std::vector<int>& batches = kBatches) {
   ModelView& model = tiny->model;
   model.final_norm = tiny->floats(model.hidden_size, 0.8F, 1.2F);
   model.head = tiny->matrix(model.vocab_size, model.hidden_size, false);
@@ -201,9 +212,9 @@ void check_model(const std::string& name, TinyModels* tiny, int steps) {
     worst = relative >= worst ? relative : (relative < worst ? worst : relative);
   }
   report(name, worst, bound_of(model));
-  for (const int n : {1, 4, 8, 9, 33, 64}) {
-    const auto many = run_steps(
-        &model, std::vector<std::vector<int>>(ids.begin(), ids.begin() + std::max(n, 4)), stream);
+  for (const int n : batches) {
+    const auto many =
+        run_steps(&model, std::vector<std::vector<int>>(ids.begin(), ids.begin() + n), stream);
     int differing = 0;
     for (int t = 0; t < steps; ++t) {
       differing += std::memcmp(many[t].data() + int64_t{3} * model.vocab_size, alone[t].data(),
@@ -211,9 +222,7 @@ void check_model(const std::string& name, TinyModels* tiny, int steps) {
                        ? 1
                        : 0;
     }
-    if (n > 1) {
-      report(name + ", in a batch of " + std::to_string(n), differing, 0);
-    }
+    report(name + ", in a batch of " + std::to_string(n), differing, 0);
   }
   check_choices(name, &model, 1, stream);
   check_choices(name, &model, 10, stream);
@@ -285,6 +294,163 @@ void check() {
   tiny.add_attention(32, 2, 128, 0, false, false, false);
   tiny.add_mlp(192, Gate::kSiluMul, false);
   check_model("stack M E * -", &tiny, 8);
+}
+
+// One model of each kind of layer, as small as its code paths allow.
+void check_small() {
+  {
+    TinyModels tiny(21);
+    tiny.begin(64, 50);
+    tiny.add_mamba(4, 16, 16, 2, 4, true, 0.02F, 0.2F);
+    check_model("mamba 4x16, biases, clamp", &tiny, 5, kFewBatches);
+  }
+  {
+    TinyModels tiny(22);
+    tiny.begin(96, 60);
+    tiny.set_rope(64, false, 1.1F);
+    tiny.add_attention(4, 4, 64, 50, true, true, true);
+    check_model("attention 4/4x64, rope, norms, biases, window", &tiny, 70, kFewBatches);
+  }
+  {
+    TinyModels tiny(23);
+    tiny.begin(72, 100);
+    tiny.add_moe(16, 3, 4, 2, 56, 32, Gate::kSilu, false, false);
+    tiny.share(88, Gate::kSiluMul, false);
+    check_model("moe 16 by 3 in 4 groups, latent, shared", &tiny, 4, kFewBatches);
+  }
+  TinyModels tiny(24);
+  tiny.begin(128, 100);
+  tiny.add_mamba(8, 64, 128, 2, 4, false, 0.0F, INFINITY);
+  tiny.add_moe(8, 2, 1, 1, 48, 0, Gate::kRelu2, true, true);
+  tiny.share(96, Gate::kRelu2, false);
+  tiny.add_attention(8, 2, 128, 0, false, false, false);
+  tiny.add_mlp(152, Gate::kSiluMul, false);
+  check_model("stack M E * -", &tiny, 4, kFewBatches);
+}
+
+// ---- full size, twice ---------------------------------------------------------------------------
+
+// What a run of many steps leaves; the first part of `ssm`, `conv` and `ids` is the first sequence.
+struct Remains {
+  std::vector<int> ids;  // [sequences, steps]
+  std::vector<float> logits, conv, ssm;
+  std::vector<uint16_t> pages;
+  double seconds = 0;
+};
+
+template <typename T>
+bool starts_with_bits(const std::vector<T>& all, const std::vector<T>& part) {
+  return all.size() >= part.size() &&
+         std::memcmp(all.data(), part.data(), part.size() * sizeof(T)) == 0;
+}
+
+bool same_bits(const Remains& a, const Remains& b) {
+  return a.ids == b.ids && a.logits.size() == b.logits.size() && a.ssm.size() == b.ssm.size() &&
+         a.conv.size() == b.conv.size() && a.pages.size() == b.pages.size() &&
+         starts_with_bits(a.logits, b.logits) && starts_with_bits(a.conv, b.conv) &&
+         starts_with_bits(a.ssm, b.ssm) && starts_with_bits(a.pages, b.pages);
+}
+
+// FNV-1a over whole values, to compare with other runs of the program.
+template <typename T>
+uint64_t digest(const std::vector<T>& values) {
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const T& value : values) {
+    uint32_t word = 0;
+    std::memcpy(&word, &value, sizeof(T));
+    hash = (hash ^ word) * 0x100000001b3ULL;
+  }
+  return hash;
+}
+
+// Every second sequence draws, the others take the likeliest id.
+Remains run_many_steps(FullModel* full, int n, int n_steps, cudaStream_t stream) {
+  const StateSizes sizes(full->model);
+  Batch batch(&full->model, n, n_steps);
+  const auto decoder = make_decoder(full->model);
+  std::vector<int> first;
+  std::vector<Draw> draws;
+  for (int i = 0; i < n; ++i) {
+    first.push_back(1000 + 17 * i);
+    Draw draw;
+    draw.samples = i % 2 == 1;
+    draw.temperature = 0.9F;
+    draw.seed = 7;
+    draw.sequence_index = static_cast<uint64_t>(i);
+    draws.push_back(draw);
+  }
+  Remains remains;
+  remains.ids.resize(static_cast<size_t>(n) * n_steps);
+  require(cudaDeviceSynchronize(), "steps");
+  const auto start = std::chrono::steady_clock::now();
+  require(decoder->steps(batch.sequences, first, draws, n_steps, remains.ids.data(), stream),
+          "steps");
+  require(cudaDeviceSynchronize(), "steps");
+  remains.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  remains.logits = download(decoder->logits(), int64_t{n} * full->model.vocab_size);
+  for (const Sequence& s : batch.sequences) {
+    const auto conv = download(s.conv, sizes.conv);
+    const auto ssm = download(s.ssm, sizes.ssm);
+    remains.conv.insert(remains.conv.end(), conv.begin(), conv.end());
+    remains.ssm.insert(remains.ssm.end(), ssm.begin(), ssm.end());
+  }
+  remains.pages =
+      download(reinterpret_cast<const uint16_t*>(full->model.kv.pages), batch.kv_elements);
+  return remains;
+}
+
+int repeat(const std::string& json_path) {
+  constexpr int kSteps = 1000;
+  FullModel full;
+  DeviceArrays arrays;
+  full.model.final_norm = arrays.upload(std::vector<float>(2688, 1.0F));
+  cudaStream_t stream = nullptr;
+  require(cudaStreamCreate(&stream), "stream");
+  Remains alone;
+  std::string json;
+  for (const int n : {1, 16}) {
+    const Remains once = run_many_steps(&full, n, kSteps, stream);
+    const Remains again = run_many_steps(&full, n, kSteps, stream);
+    const bool is_same = same_bits(once, again);
+    const bool is_finite = std::all_of(once.logits.begin(), once.logits.end(),
+                                       [](float x) { return std::isfinite(x); });
+    const std::string name = "1000 steps of " + std::to_string(n);
+    report(name + ", repeated: ids, logits, states, pages", is_same ? 0 : 1, 0);
+    report(name + ", finite", is_finite ? 0 : 1, 0);
+    bool is_as_alone = true;
+    if (n == 1) {
+      alone = once;
+    } else {
+      is_as_alone =
+          starts_with_bits(once.ids, alone.ids) && starts_with_bits(once.logits, alone.logits) &&
+          starts_with_bits(once.conv, alone.conv) && starts_with_bits(once.ssm, alone.ssm);
+      report(name + ", the first as alone", is_as_alone ? 0 : 1, 0);
+    }
+    char line[512];
+    std::snprintf(line, sizeof(line),
+                  "{\"batch\": %d, \"steps\": %d, \"same_bits\": %s, \"first_as_alone\": %s, "
+                  "\"seconds\": [%.6f, %.6f], \"tokens_per_second\": %.1f, \"ids\": \"%016llx\", "
+                  "\"logits\": \"%016llx\", \"ssm\": \"%016llx\", \"pages\": \"%016llx\"}",
+                  n, kSteps, is_same ? "true" : "false", is_as_alone ? "true" : "false",
+                  once.seconds, again.seconds, n * kSteps / std::min(once.seconds, again.seconds),
+                  static_cast<unsigned long long>(digest(once.ids)),
+                  static_cast<unsigned long long>(digest(once.logits)),
+                  static_cast<unsigned long long>(digest(once.ssm)),
+                  static_cast<unsigned long long>(digest(once.pages)));
+    std::printf("%s\n", line);
+    json += (json.empty() ? "" : ", ") + std::string(line);
+  }
+  if (!json_path.empty()) {
+    std::FILE* const file = std::fopen(json_path.c_str(), "w");
+    if (file == nullptr) {
+      std::fprintf(stderr, "%s: not written\n", json_path.c_str());
+      return 2;
+    }
+    std::fprintf(file, "{\"failures\": %d, \"runs\": [%s]}\n", n_failures, json.c_str());
+    std::fclose(file);
+  }
+  std::printf("%d failures\n", n_failures);
+  return n_failures == 0 ? 0 : 1;
 }
 
 // ---- times --------------------------------------------------------------------------------------
@@ -427,11 +593,15 @@ void bench(const std::string& mode) {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "check";
+  const std::string option = argc > 2 ? argv[2] : "";
   if (mode == "bench") {
-    logitlab::cuda::bench(argc > 2 ? argv[2] : "");
+    logitlab::cuda::bench(option);
     return 0;
   }
-  logitlab::cuda::check();
+  if (mode == "repeat") {
+    return logitlab::cuda::repeat(option == "--json" && argc > 3 ? argv[3] : "");
+  }
+  option == "small" ? logitlab::cuda::check_small() : logitlab::cuda::check();
   std::printf("%d failures\n", logitlab::cuda::n_failures);
   return logitlab::cuda::n_failures == 0 ? 0 : 1;
 }

@@ -2,12 +2,13 @@
 //
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Isrc -Ibench/cuda
 //     bench/cuda/prefill_check.cu src/backend/cuda/prefill*.cu -o prefill_check
-//   prefill_check check [products|mamba|attention|mixtures|stack]
+//   prefill_check check [products|mamba|attention|mixtures|stack|small]
 //   prefill_check products
 //   prefill_check bench [--json FILE] [--kinds] [--rows 512,2048,8192] [--start N]
 //
 // check: products alone over all tiles and sinks, then tiny models of every kind of layer against
-// prefill_reference.h, in several cuttings. Bounds: see kUnit.
+// prefill_reference.h, in several cuttings. Bounds: see kUnit. small, which is in none of the
+// others: a product of each tile and one short stack, for tools that watch every access.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -465,6 +466,24 @@ void check_products() {
   }
 }
 
+void check_small() {
+  DeviceLimits limits;
+  require(read_limits(&limits), "device");
+  limits.n_processors = 3;
+  for (int tile = 0; tile < kProductTiles; ++tile) {
+    check_product(limits, {150, 72, 72, false, true}, Sink::kAdd, tile);
+    check_product(limits, {70, 72, 72, true, false}, Sink::kFloat, tile);
+  }
+  TinyModels tiny(28);
+  tiny.begin(64, 100);
+  tiny.add_mamba(4, 32, 64, 2, 4, true, 0.02F, 0.2F);
+  tiny.add_moe(16, 3, 4, 2, 56, 32, Gate::kSilu, false, false);
+  tiny.share(72, Gate::kSiluMul, false);
+  tiny.add_attention(4, 2, 64, 50, false, true, true);
+  tiny.add_mlp(96, Gate::kRelu2, false);
+  check_model("stack M E * -", &tiny, 100);
+}
+
 // Sums of times between kinds of work, by events.
 class EventProbe final : public PrefillProbe {
  public:
@@ -695,6 +714,11 @@ int run_products() {
 
 // part: one of the names below, or empty: all of them.
 int run_check(const std::string& part) {
+  if (part == "small") {
+    check_small();
+    std::printf("%d failures\n", n_failures);
+    return n_failures == 0 ? 0 : 1;
+  }
   const std::pair<const char*, void (*)()> parts[] = {{"products", check_products},
                                                       {"mamba", check_mamba},
                                                       {"attention", check_attention},

@@ -1,84 +1,241 @@
-#!/ usr / bin / env bash
-#Everything that needs a GPU, in one go of some minutes : checks of the kernels alone, whole models
-#against the reference, \
-    and the figures of Nemotron - 3 - Nano - 30B - A3B at full size(random weights made
-#on the device), each with the read rate measured in the same run.
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one go of under ten minutes: checks of the kernels alone, whole
+# models against the reference, memory and race checkers over both, 1,000 tokens twice bit for bit,
+# and the figures of Nemotron-3-Nano-30B-A3B at full size (random weights made on the device), each
+# with the read rate measured in the same run.
 #
-#usage : bench / cuda / run.sh[RESULTS] RESULTS : default build / cuda - results
+# usage: bench/cuda/run.sh [--only checks|figures|transformers] [--transformers] [RESULTS]
+#   RESULTS         folder for the results, emptied. Default: build/cuda-results
+#   --only          one part; without it figures, then checks
+#   --transformers  compares with transformers at full size too (compare_transformers.py)
 #
-#Takes the programs of build / cuda - bundle(tools / bundle_cuda.sh) where that is there, \
-    else those of
-#build / cuda; and builds the two check programs with nvcc unless build / cuda - checks has them.
-set - uo pipefail cd "$(dirname " $ {
-  BASH_SOURCE[0]
-}
-")/../.." || exit RESULTS = ${1 : -build / cuda - results} CHECKS = build / cuda - checks mkdir -
-                                                                    p
-                                                                    "$RESULTS"
-                                                                    "$CHECKS" failed = 0
+# Programs come from build/cuda-bundle (tools/bundle_cuda.sh) when it is there, else from
+# build/cuda; decode_check and prefill_check are built with nvcc when neither has them.
+# RESULTS gets NAME.txt (output) and, where there are figures, NAME.json of each step, and
+# summary.json with all of them; every JSON names the device and the commit. Exit code 1: a step
+# went wrong.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
-    program() {
-  local name = $1 folder =
-      build / cuda / tests / conformance / cuda shift if[[-x build / cuda - bundle / run]];
-  then build / cuda - bundle / run
-                          "$name"
-                          "$@" else if [[$name == logitlab]];
-  then folder = build / cuda / apps / logitlab;
-  fi "$folder/$name"
-     "$@" fi
+# Seconds after which no step may still run. Checks run side by side, so many at once.
+readonly DEADLINE=${LOGITLAB_DEADLINE:-570} JOBS=${LOGITLAB_JOBS:-4}
+readonly BUNDLE=build/cuda-bundle CHECKS=build/cuda-checks
+MODEL=logitlab/nemotron-3-nano
+CACHE=${LOGITLAB_SPARSE_CACHE:-${TMPDIR:-/tmp}/logitlab-sparse}
+RESULTS=build/cuda-results
+PARTS='figures checks'
+
+usage() {
+  sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  exit 2
 }
 
-#step NAME SECONDS COMMAND... : its output goes to RESULTS / NAME.txt, \
-    its last lines to the terminal.
-step() {
-  local name=$1 seconds=$2 start=$SECONDS status=0
+while (($# > 0)); do
+  case $1 in
+    --only)
+      [[ ${2:-} =~ ^(checks|figures|transformers)$ ]] || usage
+      PARTS=$2
+      shift
+      ;;
+    --transformers) PARTS+=' transformers' ;;
+    -*) usage ;;
+    *) RESULTS=$1 ;;
+  esac
+  shift
+done
+
+# ---------------------------------------------------------------------------- programs
+
+LIBRARIES=
+if [[ -x $BUNDLE/run ]]; then
+  BUNDLE_FOLDER=$("$BUNDLE/run" --folder) || exit 1
+  LIBRARIES=$BUNDLE_FOLDER/lib
+fi
+
+# path_of PROGRAM: where it is; false when it is not there.
+path_of() {
+  local folder
+  for folder in ${LIBRARIES:+"$BUNDLE_FOLDER/bin"} build/cuda/apps/logitlab \
+    build/cuda/tests/conformance/cuda build/cuda/bench/cuda "$CHECKS"; do
+    if [[ -f $folder/$1 && -x $folder/$1 ]]; then
+      printf '%s/%s' "$folder" "$1"
+      return 0
+    fi
+  done
+  printf '%s is in no folder of builds\n' "$1" >&2
+  return 1
+}
+
+# program [--under CHECKER...] -- PROGRAM ARGUMENTS...
+program() {
+  local under=() path
+  while [[ $1 != -- ]]; do
+    under+=("$1")
+    shift
+  done
+  path=$(path_of "$2") || return
   shift 2
-  timeout "$seconds" "$@" >"$RESULTS/$name.txt" 2>&1 || status=$?
-  printf '== %s: exit %d, %d s\n' "$name" "$status" $((SECONDS - start))
-  tail -n "${LINES_SHOWN:-3}" "$RESULTS/$name.txt"
-  ((status == 0)) || failed=$((failed + 1))
+  LD_LIBRARY_PATH=$LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+    exec ${under[@]+"${under[@]}"} "$path" "$@"
 }
+
+find_tool() {
+  command -v "$1" || {
+    [[ -x /usr/local/cuda/bin/$1 ]] && printf '/usr/local/cuda/bin/%s' "$1"
+  }
+}
+
+build_check() {
+  local name=$1 nvcc
+  shift
+  nvcc=$(find_tool nvcc) || { echo 'no nvcc' && return 1; }
+  mkdir -p "$CHECKS"
+  "$nvcc" -std=c++20 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a -Isrc -Ibench/cuda \
+    -x cu "bench/cuda/$name.cu" "$@" -o "$CHECKS/$name.new" &&
+    mv "$CHECKS/$name.new" "$CHECKS/$name"
+}
+
+# ---------------------------------------------------------------------------- steps
+
+# step NAME SECONDS COMMAND...: runs it within its time and the deadline; its output goes to
+# RESULTS/NAME.txt, what became of it to RESULTS/.steps/NAME: exit code, seconds, limit, when.
+step() {
+  local name=$1 limit=$2 start=$SECONDS status=0 left=$((DEADLINE - SECONDS))
+  shift 2
+  if ((limit > left)); then limit=$left; fi
+  if ((limit < 5)); then
+    echo 'not run: no time was left' >"$RESULTS/$name.txt"
+    printf '124 0 0 %s\n' "$EPOCHREALTIME" >"$RESULTS/.steps/$name"
+    printf '%-28s not run, no time is left\n' "$name"
+    return 0
+  fi
+  bounded "$limit" "$@" >"$RESULTS/$name.txt" 2>&1 || status=$?
+  printf '%d %d %d %s\n' "$status" $((SECONDS - start)) "$limit" "$EPOCHREALTIME" \
+    >"$RESULTS/.steps/$name"
+  printf '%-28s exit %d, %d s\n' "$name" "$status" $((SECONDS - start))
+  if ((status != 0)); then tail -n 8 "$RESULTS/$name.txt" | cut -c1-300 | sed 's/^/    | /'; fi
+}
+
+# bounded SECONDS COMMAND...: a function of this script or a program, ended with all that it started
+# when its time is over (exit 124).
+bounded() {
+  local seconds=$1
+  shift
+  if [[ $(type -t "$1") == function ]]; then
+    timeout --kill-after=5 "$seconds" bash -c "$FUNCTIONS"'; "$@"' step "$@"
+  else
+    timeout --kill-after=5 "$seconds" "$@"
+  fi
+}
+
+# beside NAME SECONDS COMMAND...: a step at the same time as the others, at most JOBS at once.
+beside() {
+  while (($(jobs -rp | wc -l) >= JOBS)); do wait -n; done
+  step "$@" &
+}
+
+# sanitized TOOL PROGRAM ARGUMENTS...
+sanitized() {
+  local tool=$1 sanitizer
+  shift
+  sanitizer=$(find_tool compute-sanitizer) || { echo 'no compute-sanitizer' && return 1; }
+  program "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 -- "$@"
+}
+
+# bench NAME ARGUMENTS...: the figures of one setting to RESULTS/NAME.json.
+bench() {
+  local target=$RESULTS/$1.json
+  shift
+  (program -- logitlab bench --device cuda:0 --random-weights --no-trace --json --profile \
+    --model "$MODEL" --cache-dir "$CACHE" "$@") >"$target" || return
+  cut -c1-400 "$target"
+}
+
+doctor() {
+  (program -- logitlab doctor --json) >"$RESULTS/doctor.json" || return
+  program -- logitlab doctor
+}
+
+# A test that is skipped for want of a GPU has not passed.
+conformance() {
+  local status=0
+  (program -- cuda_conformance) || status=$?
+  if ((status == 0)) && grep -q '\[  SKIPPED \]' "$RESULTS/conformance.txt"; then status=1; fi
+  return "$status"
+}
+
+# With the values of norms and the like, without the data of matrices: with all zero, a mixture
+# would choose the same experts for every token and read less than it does.
+checkpoint() {
+  python3 tools/make_checkpoint.py "$CACHE" --preset nemotron-3-nano --sparse-matrices
+}
+
+transformers() {
+  python3 bench/cuda/compare_transformers.py --out "$RESULTS/transformers.json" \
+    --program "$(path_of device_logits)" ${LIBRARIES:+--libraries "$LIBRARIES"}
+}
+
+# ---------------------------------------------------------------------------- parts
 
 build_checks() {
-  local flags =
-      (-std = c++ 20 - O3 - gencode 'arch=compute_90a,code=sm_90a' - Isrc -
-              Ibench / cuda)[[-x $CHECKS / decode_check]] ||
-      nvcc "${flags[@]}" -
-          x cu bench / cuda / decode_check.cu src / backend / cuda / decode *.cu src / backend /
-              cuda / decode *.cc -
-          o "$CHECKS/decode_check"[[-x $CHECKS / prefill_check]] ||
-      nvcc "${flags[@]}" bench / cuda / prefill_check.cu src / backend / cuda / prefill *.cu - o
-          "$CHECKS/prefill_check"
+  local check
+  for check in decode prefill; do
+    path_of "${check}_check" >/dev/null 2>&1 ||
+      beside "build-$check-check" 200 build_check "${check}_check" src/backend/cuda/"$check"*.c[cu]
+  done
+  wait
 }
 
-export - f program
-
-         main() {
-  LINES_SHOWN=20 step doctor 30 bash -c 'program logitlab doctor'
-  step build-checks 300 bash -c "$(declare -f build_checks); CHECKS=$CHECKS; build_checks"
-  step decode-check 90 "$CHECKS/decode_check" check
-  step prefill-check 90 "$CHECKS/prefill_check" check
-  LINES_SHOWN=15 step conformance 150 bash -c 'program cuda_conformance --gtest_brief=1'
-  CACHE=${CACHE:-/tmp/logitlab-cache}
-  step checkpoint 60 python3 tools/make_checkpoint.py "$CACHE" --preset nemotron-3-nano --sparse
-  local batch
-  for batch in 1 4 16 64;
-  do
-    bench_json "decode-batch-$batch" --batch "$batch" - p 128 -
-        n 128 --profile done bench_json decode - context - 8192 - p 8192 -
-        n 128 bench_json prefill - 512 - p 512 - n 1 bench_json prefill - 2048 - p 2048 -
-        n 1 printf '\n%d steps failed\n' "$failed"((failed == 0))
+run_checks() {
+  # The long ones first. Racecheck is slow: it gets the smallest models that take every path.
+  beside racecheck-decode 240 sanitized racecheck decode_check check small
+  beside racecheck-prefill 240 sanitized racecheck prefill_check check small
+  beside memcheck-decode 200 sanitized memcheck decode_check check
+  beside initcheck-decode 150 sanitized initcheck decode_check check
+  beside memcheck-prefill 200 sanitized memcheck prefill_check check
+  beside initcheck-prefill 150 sanitized initcheck prefill_check check
+  beside memcheck-models 150 sanitized memcheck cuda_conformance --gtest_brief=1 \
+    '--gtest_filter=CudaModel.LastRows*:CudaModel.AFork*:CudaModel.Keys*'
+  beside conformance 200 conformance
+  beside decode-check 120 program -- decode_check check
+  beside prefill-check 120 program -- prefill_check check
+  wait
 }
 
-bench_json() {
-  local name = $1 shift
-#shellcheck disable = SC2016 #the inner shell expands them
-      LINES_SHOWN = 2 step "$name" 120 bash - c ' target = $1;
-  shift program logitlab bench-- device cuda : 0 --random - weights-- no -
-              trace-- json-- model logitlab / nemotron - 3 - nano "$@" >
-          "$target" &&
-      head - c 1500 "$target"' \
-    bench "$RESULTS/$name.json" --cache-dir "$CACHE" "$@"
+run_figures() {
+  step checkpoint 60 checkpoint
+  step repeat 120 program -- decode_check repeat --json "$RESULTS/repeat.json"
+  local batch rows
+  for batch in 1 4 16 64; do
+    step "decode-batch-$batch" 60 bench "decode-batch-$batch" --batch "$batch" -p 128 -n 128
+  done
+  step decode-context-8192 60 bench decode-context-8192 -p 8192 -n 128
+  for rows in 512 2048 8192; do
+    step "prefill-$rows" 60 bench "prefill-$rows" -p "$rows" -n 1 --reps 5
+  done
+  step probe-decode 60 program -- decode_check bench quick
+  step probe-products 60 program -- prefill_check products
+}
+
+main() {
+  rm -rf "$RESULTS"
+  mkdir -p "$RESULTS/.steps" || exit 1
+  RESULTS=$(cd "$RESULTS" && pwd -P)
+  FUNCTIONS="set -uo pipefail; $(declare -p BUNDLE CHECKS MODEL CACHE RESULTS LIBRARIES)
+$(if [[ -n $LIBRARIES ]]; then declare -p BUNDLE_FOLDER; fi)
+$(declare -f path_of program find_tool build_check sanitized bench doctor conformance \
+    checkpoint transformers)"
+  step doctor 60 doctor
+  [[ $PARTS == transformers ]] || build_checks
+  local part
+  for part in $PARTS; do
+    case $part in
+      checks) run_checks ;;
+      figures) run_figures ;;
+      transformers) step transformers 240 transformers ;;
+    esac
+  done
+  python3 bench/cuda/summarise.py "$RESULTS" --seconds "$SECONDS"
 }
 
 main

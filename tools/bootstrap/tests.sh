@@ -122,7 +122,7 @@ check_lint() {
 
 check_scripts() {
   local scripts=("$ROOT/lab" "$ROOT/.ci/run") script status=0 line
-  while IFS= read -r script; do scripts+=("$script"); done < <(find "$ROOT/tools" -name '*.sh')
+  while IFS= read -r script; do scripts+=("$script"); done < <(find "$ROOT/tools" "$ROOT/bench" -name '*.sh')
   for script in "${scripts[@]}"; do
     if (cd "$ROOT" && shellcheck -x "$script"); then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)) status=1; fi
   done

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/device_model.h"
 #include "base/philox.h"
 #include "interrupt.h"
 
@@ -23,6 +24,27 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_tokens) {
+  const ModelConfig& config = model.config();
+  const int64_t layers = config.count(LayerKind::kDecoder) + config.count(LayerKind::kAttention);
+  if (layers == 0) {
+    return 0;
+  }
+  const double per_position =
+      static_cast<double>(model.state_bytes(kDevicePagePositions) - model.state_bytes(0)) /
+      static_cast<double>(kDevicePagePositions * layers);  // of one layer; whole pages everywhere
+  const double seen = static_cast<double>(prompt_tokens) + static_cast<double>(new_tokens + 1) / 2;
+  double bytes = 0;
+  for (size_t layer = 0; layer < config.layer_kinds.size(); ++layer) {
+    const LayerKind kind = config.layer_kinds[layer];
+    if (kind == LayerKind::kDecoder || kind == LayerKind::kAttention) {
+      const int64_t window = layer < config.layer_windows.size() ? config.layer_windows[layer] : 0;
+      bytes += per_position * (window > 0 ? std::min(seen, static_cast<double>(window)) : seen);
+    }
+  }
+  return bytes;
 }
 
 Result<GenerationResult> generate_without_end(Engine& engine, GenerationConfig config,

@@ -14,6 +14,10 @@ namespace logitlab {
 // `values` is not empty.
 [[nodiscard]] double median(std::vector<double> values);
 
+// Bytes of keys and values that one decode step of one sequence reads, the mean over the steps
+// after a prompt; a window bounds its layer.
+[[nodiscard]] double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_tokens);
+
 // new_tokens + 1 tokens whatever they are: the first one comes with the prefill, a decode rate
 // counts the steps after it. kCancelled when the user stops it.
 [[nodiscard]] Result<GenerationResult> generate_without_end(Engine& engine, GenerationConfig config,

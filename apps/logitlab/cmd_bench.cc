@@ -1,6 +1,7 @@
 // bench: how fast the model runs here, and how far that is from what the memory allows.
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,7 +12,6 @@
 #include <fmt/format.h>
 
 #include "backend/bandwidth.h"
-#include "backend/device_model.h"
 #include "base/env.h"
 #include "bench_device.h"
 #include "bench_no_cache.h"
@@ -31,9 +31,13 @@ namespace logitlab {
 namespace {
 
 // Larger than the last cache of most machines.
-constexpr size_t kBandwidthBuffer = size_t{512} << 20;
+constexpr size_t kProbeBuffer = size_t{512} << 20;
 constexpr size_t kSmallestBuffer = size_t{64} << 20;
-constexpr double kBandwidthSeconds = 0.5;
+// On a shared machine the memory's speed changes by a half within seconds, so many short probes say
+// more than a long one: each is at least three passes through the buffer, and they add a fifth to
+// the time of the decode steps.
+constexpr double kProbeSeconds = 0.1;
+constexpr double kStretchSeconds = 0.5;
 
 constexpr int64_t kTraceCandidates = 20;
 // A short prompt: its steps are the cheapest, so the share is the largest that a user meets.
@@ -61,6 +65,10 @@ struct Rep {
   double prefill_rate = 0;  // tokens per second
   double decode_rate = 0;
   double first_token_seconds = 0;
+  ProbedWork decode;
+
+  [[nodiscard]] double bandwidth() const { return decode.bandwidth(); }
+  [[nodiscard]] double share() const { return decode.share(); }
 };
 
 // What a full trace costs: pairs of runs, one with a trace to a file and one without.
@@ -73,7 +81,6 @@ struct TraceCost {
 struct Figures {
   std::vector<Rep> reps;
   std::optional<TraceCost> trace;
-  double bandwidth = 0;  // bytes per second that all threads read, measured here
   size_t weight_bytes = 0;
   double kv_bytes = 0;     // per new token, on average over the run
   double mamba_bytes = 0;  // per new token
@@ -84,12 +91,27 @@ struct Figures {
   size_t peak_memory_bytes = 0;
 };
 
-double median_of(const std::vector<Rep>& reps, double Rep::*field) {
+// `of`: a member of Rep, or a function of it.
+template <class Of>
+std::vector<double> values_of(const std::vector<Rep>& reps, Of of) {
   std::vector<double> values;
   for (const Rep& rep : reps) {
-    values.push_back(rep.*field);
+    values.push_back(std::invoke(of, rep));
   }
-  return median(std::move(values));
+  return values;
+}
+
+template <class Of>
+double median_of(const std::vector<Rep>& reps, Of of) {
+  return median(values_of(reps, of));
+}
+
+double median_probe(const std::vector<Rep>& reps) {
+  std::vector<double> probes;
+  for (const Rep& rep : reps) {
+    probes.insert(probes.end(), rep.decode.probes.begin(), rep.decode.probes.end());
+  }
+  return median(std::move(probes));
 }
 
 // What the Mamba layers keep; a step reads (and writes) all of it.
@@ -97,37 +119,38 @@ double mamba_read_bytes(const Model& model) {
   return static_cast<double>(model.state_bytes(0));
 }
 
-// Keys and values that one decode step reads, averaged over the steps; a window bounds its layer.
-double kv_read_bytes(const Model& model, int64_t prompt_tokens, int64_t new_tokens) {
-  const ModelConfig& config = model.config();
-  const int64_t layers = config.count(LayerKind::kDecoder) + config.count(LayerKind::kAttention);
-  if (layers == 0) {
-    return 0;
-  }
-  const double per_position =
-      static_cast<double>(model.state_bytes(kDevicePagePositions) - model.state_bytes(0)) /
-      static_cast<double>(kDevicePagePositions * layers);  // of one layer; whole pages everywhere
-  const double seen = static_cast<double>(prompt_tokens) + static_cast<double>(new_tokens + 1) / 2;
-  double bytes = 0;
-  for (size_t layer = 0; layer < config.layer_kinds.size(); ++layer) {
-    const LayerKind kind = config.layer_kinds[layer];
-    if (kind == LayerKind::kDecoder || kind == LayerKind::kAttention) {
-      const int64_t window = layer < config.layer_windows.size() ? config.layer_windows[layer] : 0;
-      bytes += per_position * (window > 0 ? std::min(seen, static_cast<double>(window)) : seen);
-    }
-  }
-  return bytes;
-}
-
+// The first probe stands between prompt and decode steps, not before the prompt: a long prompt
+// takes longer than the memory's speed lasts.
 Result<Rep> run_once(Engine& engine, const BenchOptions& options,
-                     const std::vector<TokenId>& prompt) {
+                     const std::vector<TokenId>& prompt, double bytes_per_token,
+                     BandwidthProbe* probe) {
   GenerationConfig config;
   config.do_sample = false;
+  Rep rep;
+  GenerateOptions generate_options;
+  const double start = monotonic_seconds();
+  double stretch_start = 0;
+  generate_options.on_step = [&](const StepEvent& event) {
+    const double now = monotonic_seconds();
+    if (event.step == 0) {
+      rep.first_token_seconds = now - start;
+    } else if (event.step == options.new_tokens || now - stretch_start >= kStretchSeconds) {
+      rep.decode.seconds.push_back(now - stretch_start);
+    } else {
+      return true;
+    }
+    rep.decode.probes.push_back(probe->measure(kProbeSeconds));
+    stretch_start = monotonic_seconds();
+    return true;
+  };
   ASSIGN_OR_RETURN(const GenerationResult result,
-                   generate_without_end(engine, config, prompt, options.new_tokens, {}));
-  return Rep{static_cast<double>(options.prompt_tokens()) / result.prefill_seconds,
-             static_cast<double>(options.new_tokens) / result.decode_seconds,
-             result.first_token_seconds};
+                   generate_without_end(engine, config, prompt, options.new_tokens,
+                                        std::move(generate_options)));
+  const auto new_tokens = static_cast<double>(options.new_tokens);
+  rep.prefill_rate = static_cast<double>(options.prompt_tokens()) / result.prefill_seconds;
+  rep.decode_rate = new_tokens / rep.decode.total_seconds();
+  rep.decode.bytes = bytes_per_token * new_tokens;
+  return rep;
 }
 
 // A usual draw, with and without a trace.
@@ -208,8 +231,6 @@ Status check_length(const Engine& engine, const BenchOptions& options) {
 }
 
 Json document_of(const BenchOptions& options, const Engine& engine, const Figures& figures) {
-  const double decode = median_of(figures.reps, &Rep::decode_rate);
-  const double bytes = figures.bytes_per_token();
   Json document = Json::object();
   document["model"] = json_of(engine.source());
   document["machine"] = machine_json(engine);
@@ -217,14 +238,15 @@ Json document_of(const BenchOptions& options, const Engine& engine, const Figure
   document["new_tokens"] = options.new_tokens;
   document["load_seconds"] = engine.load_seconds();
   document["prefill_tokens_per_second"] = median_of(figures.reps, &Rep::prefill_rate);
-  document["decode_tokens_per_second"] = decode;
+  document["decode_tokens_per_second"] = median_of(figures.reps, &Rep::decode_rate);
   document["first_token_seconds"] = median_of(figures.reps, &Rep::first_token_seconds);
-  document["bytes_per_token"] = bytes;
+  document["bytes_per_token"] = figures.bytes_per_token();
   document["weight_bytes_per_token"] = figures.weight_bytes;
   document["kv_bytes_per_token"] = figures.kv_bytes;
   document["mamba_bytes_per_token"] = figures.mamba_bytes;
-  document["read_bandwidth_bytes_per_second"] = figures.bandwidth;
-  document["bandwidth_share"] = figures.bandwidth > 0 ? bytes * decode / figures.bandwidth : 0.0;
+  document["read_bandwidth_bytes_per_second"] = median_probe(figures.reps);
+  document["read_bandwidth_probe_seconds"] = kProbeSeconds;
+  document["bandwidth_share"] = median_of(figures.reps, &Rep::share);
   document["peak_memory_bytes"] = figures.peak_memory_bytes;
   document["trace_overhead_share"] = figures.trace ? Json(figures.trace->share) : Json();
   document["trace_bytes_per_token"] = figures.trace ? Json(figures.trace->bytes_per_token) : Json();
@@ -234,21 +256,24 @@ Json document_of(const BenchOptions& options, const Engine& engine, const Figure
   for (const Rep& rep : figures.reps) {
     document["reps"].push_back({{"prefill_tokens_per_second", rep.prefill_rate},
                                 {"decode_tokens_per_second", rep.decode_rate},
-                                {"first_token_seconds", rep.first_token_seconds}});
+                                {"first_token_seconds", rep.first_token_seconds},
+                                {"decode_stretch_seconds", rep.decode.seconds},
+                                {"probe_bytes_per_second", rep.decode.probes},
+                                {"read_bandwidth_bytes_per_second", rep.bandwidth()},
+                                {"bandwidth_share", rep.share()}});
   }
   return document;
 }
 
 void print_figures(Terminal* terminal, const BenchOptions& options, const Engine& engine,
                    const Figures& figures) {
-  const double decode = median_of(figures.reps, &Rep::decode_rate);
-  const double bytes = figures.bytes_per_token();
-  const auto spread = [&](double Rep::*field) {
-    std::string text;
-    for (const Rep& rep : figures.reps) {
-      text += (text.empty() ? "" : " ") + fmt::format("{:.1f}", rep.*field);
+  // of: what Rep has; unit: of the text.
+  const auto spread = [&](auto of, double unit = 1) {
+    std::vector<double> values = values_of(figures.reps, of);
+    for (double& value : values) {
+      value /= unit;
     }
-    return text;
+    return fmt::format("runs: {:.1f}", fmt::join(values, " "));
   };
   Table table({{"", Align::kLeft}, {"", Align::kLeft}, {"", Align::kLeft}});
   const auto add = [&table](std::string what, std::string value, std::string detail) {
@@ -257,22 +282,21 @@ void print_figures(Terminal* terminal, const BenchOptions& options, const Engine
                    {std::move(detail), Style::kDim}});
   };
   add("prefill", fmt::format("{:.1f} tokens/s", median_of(figures.reps, &Rep::prefill_rate)),
-      fmt::format("{} tokens; runs: {}", options.prompt_tokens(), spread(&Rep::prefill_rate)));
-  add("decode", fmt::format("{:.1f} tokens/s", decode),
-      fmt::format("{} tokens; runs: {}", options.new_tokens, spread(&Rep::decode_rate)));
+      fmt::format("{} tokens; {}", options.prompt_tokens(), spread(&Rep::prefill_rate)));
+  add("decode", fmt::format("{:.1f} tokens/s", median_of(figures.reps, &Rep::decode_rate)),
+      fmt::format("{} tokens; {}", options.new_tokens, spread(&Rep::decode_rate)));
   add("first token", fmt::format("{:.3f} s", median_of(figures.reps, &Rep::first_token_seconds)),
       "");
-  add("read per token", human_bytes(static_cast<size_t>(bytes)),
+  add("read per token", human_bytes(static_cast<size_t>(figures.bytes_per_token())),
       fmt::format("weights {}, keys and values {}{}", human_bytes(figures.weight_bytes),
                   human_bytes(static_cast<size_t>(figures.kv_bytes)),
                   figures.mamba_bytes > 0
                       ? ", Mamba " + human_bytes(static_cast<size_t>(figures.mamba_bytes))
                       : ""));
-  add("bandwidth", fmt::format("{:.1f} GB/s", figures.bandwidth / 1e9),
-      "read by all threads, measured in this run");
-  add("share of it",
-      fmt::format("{:.0f} %", figures.bandwidth > 0 ? 100 * bytes * decode / figures.bandwidth : 0),
-      "what decoding reads, over what the memory gives");
+  add("bandwidth", fmt::format("{:.1f} GB/s", median_probe(figures.reps) / 1e9),
+      "read by all threads in probes among the steps; " + spread(&Rep::bandwidth, 1e9));
+  add("share of it", fmt::format("{:.0f} %", 100 * median_of(figures.reps, &Rep::share)),
+      "what decoding reads, over what the memory gave meanwhile; " + spread(&Rep::share, 0.01));
   if (figures.trace) {
     std::string pairs;
     for (const double share : figures.trace->shares) {
@@ -288,6 +312,32 @@ void print_figures(Terminal* terminal, const BenchOptions& options, const Engine
                               terminal->paint(Style::kHeading, short_name(engine.source())),
                               terminal->paint(Style::kDim, machine_line(engine))));
   terminal->print(table.render(*terminal));
+}
+
+// Everything but the figures that follow from the model alone.
+Status measure(const BenchOptions& options, Engine& engine, const std::vector<TokenId>& prompt,
+               Figures* figures, Terminal* terminal) {
+  ProgressBar bar(terminal, true);
+  const MemoryReading memory = read_memory();
+  ASSIGN_OR_RETURN(
+      BandwidthProbe probe,
+      BandwidthProbe::make(&engine.context().threads,
+                           std::clamp(memory.available_bytes / 8, kSmallestBuffer, kProbeBuffer)));
+  const auto total = static_cast<uint64_t>(options.reps) + 1;
+  for (int i = 0; i < options.reps; ++i) {
+    ASSIGN_OR_RETURN(const Rep rep,
+                     run_once(engine, options, prompt, figures->bytes_per_token(), &probe));
+    figures->reps.push_back(rep);
+    bar.update("measuring", static_cast<uint64_t>(i) + 1, total, "runs");
+  }
+  if (!options.no_trace) {
+    ASSIGN_OR_RETURN(figures->trace, measure_trace(engine, options, &bar));
+  }
+  // The probe's buffer is there from the first peak on, and is not the model's.
+  const size_t peak = read_memory().peak_resident_bytes;
+  figures->peak_memory_bytes =
+      std::max(memory.peak_resident_bytes, peak - std::min(peak, probe.bytes()));
+  return {};
 }
 
 Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
@@ -314,24 +364,7 @@ Result<int> run_bench(const BenchOptions& options, Invocation& invocation) {
   figures.weight_bytes = engine->model().weight_bytes_per_token();
   figures.kv_bytes = kv_read_bytes(engine->model(), options.prompt_tokens(), options.new_tokens);
   figures.mamba_bytes = mamba_read_bytes(engine->model());
-  {
-    ProgressBar bar(&invocation.terminal, true);
-    const auto total = static_cast<uint64_t>(options.reps) + 1;
-    for (int i = 0; i < options.reps; ++i) {
-      ASSIGN_OR_RETURN(const Rep rep, run_once(*engine, options, prompt));
-      figures.reps.push_back(rep);
-      bar.update("measuring", static_cast<uint64_t>(i) + 1, total, "runs");
-    }
-    if (!options.no_trace) {
-      ASSIGN_OR_RETURN(figures.trace, measure_trace(*engine, options, &bar));
-    }
-    // Before the buffer of the next measurement counts as well.
-    figures.peak_memory_bytes = read_memory().peak_resident_bytes;
-    const size_t buffer_bytes =
-        std::clamp(read_memory().available_bytes / 4, kSmallestBuffer, kBandwidthBuffer);
-    ASSIGN_OR_RETURN(figures.bandwidth, measure_read_bandwidth(engine->context().threads,
-                                                               buffer_bytes, kBandwidthSeconds));
-  }
+  RETURN_IF_ERROR(measure(options, *engine, prompt, &figures, &invocation.terminal));
   if (invocation.json) {
     print_json(&invocation.terminal, document_of(options, *engine, figures));
   } else {
@@ -395,6 +428,10 @@ Command bench_command() {
       "against each other. Decoding one sequence reads all weights for every token, so the "
       "share says how far from the limit it is (a model that fits into the caches can exceed "
       "100 %).\n\n"
+      "Memory that others use as well is fast now and slow then. So its speed is probed for 0.1 s "
+      "before the decode steps of each run, after every half second of them and at their end; the "
+      "share is what the steps read, over what the memory could have given in their time. The "
+      "median of the runs is reported; the JSON document has every reading.\n\n"
       "The JSON document names commit, instruction set, threads and the model's fingerprint "
       "(FNV-1a over name, length, first and last MiB of every file), so that two of them can be "
       "compared.",

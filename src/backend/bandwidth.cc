@@ -1,13 +1,12 @@
 #include "backend/bandwidth.h"
 
 #include <algorithm>
-#include <cmath>
-#include <vector>
+#include <numeric>
+#include <utility>
 
 #include "backend/cpu/kernels.h"
 #include "base/check.h"
 #include "base/env.h"
-#include "base/file.h"
 
 namespace logitlab {
 namespace {
@@ -20,9 +19,10 @@ constexpr size_t kMostPasses = 1000;
 
 }  // namespace
 
-Result<double> measure_read_bandwidth(ThreadPool& threads, size_t bytes, double seconds) {
-  CpuKernels kernels;
-  CHECK(cpu_kernels_at(0, kernels)) << "a build has one instruction set at least";
+BandwidthProbe::BandwidthProbe(ThreadPool* threads, PageMemory memory, int64_t n_pieces)
+    : threads_(threads), memory_(std::move(memory)), sums_(static_cast<size_t>(n_pieces)) {}
+
+Result<BandwidthProbe> BandwidthProbe::make(ThreadPool* threads, size_t bytes) {
   const int64_t n_pieces =
       std::max<int64_t>(1, static_cast<int64_t>(bytes / sizeof(float)) / kPieceFloats);
   const auto n_bytes = static_cast<size_t>(n_pieces * kPieceFloats) * sizeof(float);
@@ -31,26 +31,60 @@ Result<double> measure_read_bandwidth(ThreadPool& threads, size_t bytes, double 
   ASSIGN_OR_RETURN(PageMemory memory, PageMemory::allocate(n_bytes));
   auto* values = reinterpret_cast<float*>(memory.data());
   // Untouched pages all map to one page of zeros, which would stay in the cache.
-  threads.parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
+  threads->parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
     std::fill_n(values + piece * kPieceFloats, kPieceFloats, 1.0F);
   });
+  return BandwidthProbe(threads, std::move(memory), n_pieces);
+}
 
-  std::vector<float> sums(static_cast<size_t>(n_pieces));
+size_t BandwidthProbe::bytes() const {
+  return sums_.size() * static_cast<size_t>(kPieceFloats) * sizeof(float);
+}
+
+double BandwidthProbe::measure(double seconds) {
+  CpuKernels kernels;
+  CHECK(cpu_kernels_at(0, kernels)) << "a build has one instruction set at least";
+  const auto* values = reinterpret_cast<const float*>(memory_.data());
+  const auto n_pieces = static_cast<int64_t>(sums_.size());
   std::vector<double> rates;
   const double end = monotonic_seconds() + seconds;
   while (rates.size() < kLeastPasses || (monotonic_seconds() < end && rates.size() < kMostPasses)) {
     const double begin = monotonic_seconds();
-    threads.parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
-      sums[static_cast<size_t>(piece)] =
+    threads_->parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
+      sums_[static_cast<size_t>(piece)] =
           kernels.step->read(values + piece * kPieceFloats, kPieceFloats);
     });
     const double taken = monotonic_seconds() - begin;
-    rates.push_back(static_cast<double>(n_bytes) / std::max(taken, 1e-9));
-    CHECK(sums[0] == static_cast<float>(kPieceFloats)) << sums[0];
+    rates.push_back(static_cast<double>(bytes()) / std::max(taken, 1e-9));
+    CHECK(sums_[0] == static_cast<float>(kPieceFloats)) << sums_[0];
   }
   std::nth_element(rates.begin(), rates.begin() + static_cast<int64_t>(rates.size() / 2),
                    rates.end());
   return rates[rates.size() / 2];
+}
+
+Result<double> measure_read_bandwidth(ThreadPool& threads, size_t bytes, double seconds) {
+  ASSIGN_OR_RETURN(BandwidthProbe probe, BandwidthProbe::make(&threads, bytes));
+  return probe.measure(seconds);
+}
+
+double ProbedWork::total_seconds() const {
+  return std::accumulate(seconds.begin(), seconds.end(), 0.0);
+}
+
+double ProbedWork::bandwidth() const {
+  CHECK(seconds.empty() || probes.size() == seconds.size() + 1) << probes.size();
+  double bytes_given = 0;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    bytes_given += seconds[i] * (probes[i] + probes[i + 1]) / 2;
+  }
+  const double total = total_seconds();
+  return total > 0 ? bytes_given / total : 0;
+}
+
+double ProbedWork::share() const {
+  const double given = bandwidth() * total_seconds();
+  return given > 0 ? bytes / given : 0;
 }
 
 }  // namespace logitlab

@@ -1,6 +1,7 @@
 """Every command does what its help says, as text and as JSON."""
 
 import json
+import statistics
 import struct
 import unittest
 
@@ -292,6 +293,7 @@ class OtherCommands(CliCase):
         self.assertEqual(document["prompt_tokens"], 16)
         rates = sorted(rep["decode_tokens_per_second"] for rep in document["reps"])
         self.assertAlmostEqual(document["decode_tokens_per_second"], sum(rates) / 2)
+        self.check_probes(document)
         # A tiny model's steps say nothing about the share; that a trace was written can be seen.
         self.assertGreater(document["trace_bytes_per_token"], 1000)
         shares = sorted(document["trace_pair_shares"])
@@ -299,6 +301,35 @@ class OtherCommands(CliCase):
         self.assertEqual(document["trace_overhead_share"], shares[2])
         self.assertEqual(document["trace_settings"],
                          {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9})
+
+    def check_probes(self, document):
+        """The readings are there, and the figures follow from them."""
+        probes, shares = [], []
+        for rep in document["reps"]:
+            seconds, around = rep["decode_stretch_seconds"], rep["probe_bytes_per_second"]
+            self.assertEqual(len(around), len(seconds) + 1)
+            self.assertGreater(min(around), 0)
+            tokens = rep["decode_tokens_per_second"] * sum(seconds)
+            self.assertAlmostEqual(tokens, document["new_tokens"])
+            given = sum(s * (a + b) / 2 for s, a, b in zip(seconds, around, around[1:]))
+            self.assertAlmostEqual(rep["read_bandwidth_bytes_per_second"] * sum(seconds) / given, 1)
+            share = document["bytes_per_token"] * document["new_tokens"] / given
+            self.assertAlmostEqual(rep["bandwidth_share"] / share, 1)
+            probes += around
+            shares.append(rep["bandwidth_share"])
+        self.assertAlmostEqual(
+            document["read_bandwidth_bytes_per_second"] / statistics.median(probes), 1)
+        self.assertAlmostEqual(document["bandwidth_share"] / statistics.median(shares), 1)
+        self.assertGreater(document["read_bandwidth_probe_seconds"], 0)
+
+    def test_bench_probes_the_memory_among_the_steps(self):
+        document = self.run_json("bench", "-p", 16, "-n", 1500, "--reps", 1, "--no-trace",
+                                 "--device", "reference", "--model", self.model)
+        self.check_probes(document)
+        stretches = document["reps"][0]["decode_stretch_seconds"]
+        self.assertGreaterEqual(min(stretches[:-1], default=0.5), 0.5)
+        if sum(stretches) > 1:
+            self.assertGreater(len(stretches), 1)
 
     def test_bench_leaves_the_trace_out_when_asked(self):
         document = self.run_json("bench", "-p", 4, "-n", 2, "--reps", 1, "--no-trace", "--model",

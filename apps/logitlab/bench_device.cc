@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "backend/device_model.h"
+#include "backend/device_profile.h"
 #include "base/check.h"
 #include "base/env.h"
 #include "bench_runs.h"
@@ -28,9 +29,12 @@ struct DeviceFigures {
   std::vector<double> prefill_seconds;
   std::vector<double> step_seconds;  // of one decode step, per rep
   double read_rate = 0;              // bytes per second
-  std::vector<DevicePhase> phases;   // of one step
-  double step_bytes = 0;             // that the phases read and write
+  DeviceProfile profile;             // of one step
+  double kv_bytes = 0;               // keys and values of one step, on average over the steps
   DeviceMemory memory;
+
+  [[nodiscard]] double step_bytes() const { return profile.sum().bytes + kv_bytes; }
+  [[nodiscard]] double share() const { return step_bytes() / median(step_seconds) / read_rate; }
 };
 
 class Measurement {
@@ -107,12 +111,17 @@ class Measurement {
     return {};
   }
 
+  // Of the sequences that the last steps left: each has gone a way of its own, so that they choose
+  // experts as those of the timed steps do. Forks of one prompt would all choose the same.
   Status take_profile() {
-    RETURN_IF_ERROR(fork_states(1));
-    ASSIGN_OR_RETURN(figures_.phases, device_.profile(states_));
-    for (const DevicePhase& phase : figures_.phases) {
-      figures_.step_bytes += phase.bytes;
+    for (DecodeState& fork : forks_) {
+      RETURN_IF_ERROR(fork.reserve(1));
     }
+    ASSIGN_OR_RETURN(std::vector<DevicePhase> phases, device_.profile(states_));
+    figures_.profile = DeviceProfile::from(std::move(phases));
+    figures_.kv_bytes = static_cast<double>(bench_.batch) *
+                        kv_read_bytes(engine_.model(), static_cast<int64_t>(bench_.prompt.size()),
+                                      bench_.new_tokens);
     return {};
   }
 
@@ -141,17 +150,19 @@ Json document_of(const DeviceBench& bench, const Engine& engine, const DeviceFig
   document["decode_tokens_per_second"] = static_cast<double>(bench.batch) / step;
   document["decode_step_seconds"] = figures.step_seconds;
   document["weight_bytes_per_token"] = engine.model().weight_bytes_per_token();
-  document["step_bytes"] = figures.step_bytes;
+  document["step_bytes"] = figures.step_bytes();
+  document["kv_bytes_per_step"] = figures.kv_bytes;
   document["read_bandwidth_bytes_per_second"] = figures.read_rate;
-  document["bandwidth_share"] = figures.step_bytes / step / figures.read_rate;
+  document["bandwidth_share"] = figures.share();
   document["device_memory"] = {{"total_bytes", figures.memory.total_bytes},
                                {"free_bytes", figures.memory.free_bytes},
                                {"weight_bytes", figures.memory.weight_bytes},
                                {"state_bytes", figures.memory.state_bytes},
                                {"pool_bytes", figures.memory.pool_bytes},
                                {"scratch_bytes", figures.memory.scratch_bytes}};
+  document["profile_step_microseconds"] = figures.profile.step_microseconds;
   document["phases"] = Json::array();
-  for (const DevicePhase& phase : figures.phases) {
+  for (const DevicePhase& phase : figures.profile.phases) {
     document["phases"].push_back({{"name", phase.name},
                                   {"launches", phase.count},
                                   {"bytes", phase.bytes},
@@ -180,21 +191,20 @@ void print_phases(Terminal* terminal, const DeviceFigures& figures) {
                    percent(phase.microseconds > 0 ? reading / phase.microseconds : 0),
                    fmt::format("{:.1f}", phase.microseconds - reading)});
   };
-  DevicePhase sum{"sum", 0, 0, 0};
-  for (const DevicePhase& phase : figures.phases) {
+  for (const DevicePhase& phase : figures.profile.phases) {
     add(phase);
-    sum.count += phase.count;
-    sum.bytes += phase.bytes;
-    sum.microseconds += phase.microseconds;
   }
+  const DevicePhase sum = figures.profile.sum();
   add(sum);
+  add({"in one graph", sum.count, sum.bytes, figures.profile.step_microseconds});
   const double step = median(figures.step_seconds) * 1e6;
-  const double reading = sum.bytes / figures.read_rate * 1e6;
+  const double reading = figures.step_bytes() / figures.read_rate * 1e6;
   terminal->print("\n" + terminal->paint(Style::kHeading, "One decode step") + "\n" +
                   table.render(*terminal, 2));
   terminal->print(fmt::format(
-      "  measured without marks {:.1f} us, of which reading {:.1f} us: the bubble is {:.1f} us\n",
-      step, reading, step - reading));
+      "  measured without marks {:.1f} us, of which reading (with keys and values, {:.2f} MB) "
+      "{:.1f} us: the bubble is {:.1f} us\n",
+      step, figures.kv_bytes / 1e6, reading, step - reading));
 }
 
 void print_figures(Terminal* terminal, const DeviceBench& bench, const Engine& engine,
@@ -222,11 +232,12 @@ void print_figures(Terminal* terminal, const DeviceBench& bench, const Engine& e
       fmt::format("{} steps of {} sequence{}; runs: {}", bench.new_tokens, bench.batch,
                   bench.batch == 1 ? "" : "s", rates(figures.step_seconds, batch)));
   add("step", fmt::format("{:.3f} ms", step * 1e3),
-      fmt::format("moves {}", human_bytes(static_cast<size_t>(figures.step_bytes))));
+      fmt::format("moves {}, of which keys and values {}",
+                  human_bytes(static_cast<size_t>(figures.step_bytes())),
+                  human_bytes(static_cast<size_t>(figures.kv_bytes))));
   add("read rate", fmt::format("{:.3f} TB/s", figures.read_rate / 1e12),
       "of the device's memory, measured in this run");
-  add("share of it", percent(figures.step_bytes / step / figures.read_rate),
-      "what a step moves, over what the memory gives");
+  add("share of it", percent(figures.share()), "what a step moves, over what the memory gives");
   add("device memory",
       human_bytes(figures.memory.weight_bytes + figures.memory.pool_bytes +
                   figures.memory.scratch_bytes),

@@ -20,7 +20,9 @@ struct DeviceBench {
 
 // Times Model::forward of the prompt in one call, then greedy decoding of `batch` sequences that
 // continue it, in steps that choose on the device. All sequences are forks of one prompt, each with
-// a first token of its own. The engine's model is on a device (CHECK).
+// a first token of its own. Bytes of a step are those of the phases of one more step after the
+// timed ones (DevicePhase says what counts), and the mean of the keys and values of the timed ones.
+// The engine's model is on a device (CHECK).
 [[nodiscard]] Result<int> bench_device(const DeviceBench& bench, Engine& engine,
                                        Invocation& invocation);
 

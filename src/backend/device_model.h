@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -154,10 +155,16 @@ struct DeviceDraw {
 // What one kind of phase took, over the steps of a profile.
 struct DevicePhase {
   std::string name;
-  int64_t count = 0;        // launches a step
-  double bytes = 0;         // weights and states that one step reads and writes in them
+  int64_t count = 0;  // launches a step
+  // Weights that one step reads in them, and SSM states that it reads and writes; not keys and
+  // values. A matrix counts once for all sequences, an expert's once for every eight sequences that
+  // chose it: exact up to 8 sequences, above that an upper bound, as it is in the cache then.
+  double bytes = 0;
   double microseconds = 0;  // of one step, all launches of this kind
 };
+
+// Name of the phase that is all others, as DeviceModel::profile says.
+inline constexpr std::string_view kDeviceWholeStep = "step";
 
 struct DeviceMemory {
   size_t total_bytes = 0;  // of the device
@@ -189,7 +196,9 @@ class DeviceModel {
                                             std::span<const TokenId> first,
                                             std::span<const DeviceDraw> draws, int64_t n_steps,
                                             TokenId* out) const = 0;
-  // Time per kind of phase of a decode step of these sequences (their content is undefined after).
+  // Time per kind of phase of a decode step of these sequences (their content is undefined after),
+  // all with token 1 next. The last one is named kDeviceWholeStep: the others in one graph, with
+  // the sum of their bytes; device_profile.h takes it apart.
   [[nodiscard]] virtual Result<std::vector<DevicePhase>> profile(
       std::span<DeviceState* const> states) const = 0;
   // Bytes per second of reading device memory, measured now.

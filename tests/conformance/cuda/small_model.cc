@@ -165,6 +165,61 @@ DecodeState SmallModel::make_host_state() const {
 
 std::vector<float> SmallModel::forward(ExecContext& context, DecodeState* state,
                                        std::span<const TokenId> ids) const {
+  return run(context, state, ids, nullptr);
+}
+
+std::vector<float> SmallModel::step(ExecContext& context, DecodeState* state, TokenId id,
+                                    std::span<const Barred> barred,
+                                    std::vector<RowChoice>* choices) const {
+  choices->clear();
+  const Watch watch{barred, choices};
+  return run(context, state, {&id, 1}, &watch);
+}
+
+MixtureOfExperts SmallModel::watched(ExecContext& context, size_t layer, const float* x,
+                                     const Watch& watch, std::vector<float>* corrections) const {
+  MixtureOfExperts mixture = std::get<MixtureOfExperts>(layers_[layer].mixer);
+  const auto n = static_cast<size_t>(mixture.routing.n_experts);
+  corrections->assign(mixture.correction, mixture.correction + n);
+  mixture.correction = corrections->data();
+  if (mixture.routing.n_groups > 1) {
+    return mixture;
+  }
+  std::vector<float> logits(n);
+  const LinearPart part = mixture.router.part(logits.data());
+  context.backend.linear(context, x, 1, {&part, 1});
+  for (const Barred& barred : watch.barred) {
+    if (barred.layer == layer) {
+      (*corrections)[static_cast<size_t>(barred.expert)] = -1e9F;
+    }
+  }
+  RowChoice choice{layer, static_cast<size_t>(mixture.routing.n_chosen), {}};
+  double square = 0;
+  for (int64_t i = 0; i < d_; ++i) {
+    square += double{x[i]} * x[i];
+  }
+  std::vector<float> row(static_cast<size_t>(d_));
+  for (size_t e = 0; e < n; ++e) {
+    const double score = 1 / (1 + std::exp(-double{logits[e]}));
+    row_to_float(mixture.router.weight.dtype,
+                 mixture.router.weight.data + e * mixture.router.weight.row_stride_bytes(),
+                 row.data(), d_);
+    double weights = 0;
+    for (const float value : row) {
+      weights += double{value} * value;
+    }
+    choice.experts.push_back(
+        {static_cast<int64_t>(e), score + (*corrections)[e],
+         score * (1 - score) * std::sqrt(weights * square / static_cast<double>(d_))});
+  }
+  std::stable_sort(choice.experts.begin(), choice.experts.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.choice > b.choice; });
+  watch.choices->push_back(std::move(choice));
+  return mixture;
+}
+
+std::vector<float> SmallModel::run(ExecContext& context, DecodeState* state,
+                                   std::span<const TokenId> ids, const Watch* watch) const {
   const auto n = static_cast<int64_t>(ids.size());
   const Status reserved = state->reserve(n);
   CHECK(reserved.has_value());
@@ -193,7 +248,9 @@ std::vector<float> SmallModel::forward(ExecContext& context, DecodeState* state,
       attention->apply(context, layer.has_rope ? rope_.get() : nullptr, rows, index, normed.data(),
                        hidden.data());
     } else if (const auto* mixture = std::get_if<MixtureOfExperts>(&layer.mixer)) {
-      mixture->apply(context, n, normed.data(), hidden.data());
+      std::vector<float> corrections;
+      (watch != nullptr ? watched(context, i, normed.data(), *watch, &corrections) : *mixture)
+          .apply(context, n, normed.data(), hidden.data());
     } else if (const auto* mlp = std::get_if<Mlp>(&layer.mixer)) {
       mlp->apply(context, n, normed.data(), hidden.data());
     } else {

@@ -42,6 +42,28 @@ struct MixtureOptions {
   Activation activation = Activation::kRelu2;
 };
 
+// An expert that a mixture may not choose.
+struct Barred {
+  size_t layer = 0;
+  int64_t expert = 0;
+};
+
+struct Candidate {
+  int64_t expert = 0;
+  double choice = 0;  // score and correction: what decides
+  // Standard deviation of `choice` when the mixture's input is off by its own size in a random
+  // direction: the slope of the sigmoid there, times the size of the router's row, times the size
+  // of the input over the root of its length.
+  double spread = 0;
+};
+
+// How a mixture chose for a row: all experts, the best first; the first n_chosen are taken.
+struct RowChoice {
+  size_t layer = 0;
+  size_t n_chosen = 0;
+  std::vector<Candidate> experts;
+};
+
 // BF16 matrices, so that host and device start from the same numbers. Not movable: layers point at
 // its memory.
 class SmallModel {
@@ -59,11 +81,17 @@ class SmallModel {
   void set_rope(int64_t head_dim, RopeLayout layout, double theta = 10000.0);
 
   [[nodiscard]] int64_t vocab_size() const { return vocab_size_; }
+  [[nodiscard]] size_t n_layers() const { return layers_.size(); }
   [[nodiscard]] DeviceModelSpec spec() const;
   [[nodiscard]] DecodeState make_host_state() const;
   // Logits of every id, [ids, vocab_size], on the backend of `context`.
   [[nodiscard]] std::vector<float> forward(ExecContext& context, DecodeState* state,
                                            std::span<const TokenId> ids) const;
+  // The same of one id without the experts of `barred`; `choices` gets how each mixture without
+  // groups chose.
+  [[nodiscard]] std::vector<float> step(ExecContext& context, DecodeState* state, TokenId id,
+                                        std::span<const Barred> barred,
+                                        std::vector<RowChoice>* choices) const;
 
  private:
   struct Layer {
@@ -71,6 +99,17 @@ class SmallModel {
     std::variant<Mamba2, Attention, MixtureOfExperts, Mlp, GatedMlp> mixer;
     bool has_rope = false;
   };
+
+  // What step() asks of forward: one row.
+  struct Watch {
+    std::span<const Barred> barred;
+    std::vector<RowChoice>* choices = nullptr;
+  };
+  [[nodiscard]] std::vector<float> run(ExecContext& context, DecodeState* state,
+                                       std::span<const TokenId> ids, const Watch* watch) const;
+  // The mixture as `watch` wants it, its corrections in *corrections.
+  [[nodiscard]] MixtureOfExperts watched(ExecContext& context, size_t layer, const float* x,
+                                         const Watch& watch, std::vector<float>* corrections) const;
 
   // Uniform with the standard deviation 1 / sqrt(columns), rounded to BF16.
   Tensor matrix(int64_t rows, int64_t columns);

@@ -24,6 +24,7 @@ template <int HD>
 struct Workplace {
   float q[kHeads][HD + 4];
   float newest[2][HD];  // key, value of the row itself
+  __nv_bfloat16 newest_key[HD];
   __nv_bfloat16 high[kHeads][kProbabilityPitch];
   __nv_bfloat16 low[kHeads][kProbabilityPitch];
   __nv_bfloat16 values[kSplitPositions][HD + 8];
@@ -70,16 +71,31 @@ LOGITLAB_DEVICE bool find_unit(const AttentionArgs& args, int u, Unit* unit) {
 
 // ---- queries, keys, values into place -----------------------------------------------------------
 
-// Norm and rotation of one head's vector, by one warp. source: [HD]; target: shared memory.
+// A head's vector as a warp holds it: element lane + 32 i.
 template <int HD>
-LOGITLAB_DEVICE void place_head(const float* source, const float* norm, float eps,
+struct HeadVector {
+  float v[(HD + 31) / 32];
+
+  LOGITLAB_DEVICE void load(const float* source, int lane) {
+#pragma unroll
+    for (int i = 0; i < (HD + 31) / 32; ++i) {
+      v[i] = lane + 32 * i < HD ? load_l2_1(source + lane + 32 * i) : 0.0F;
+    }
+  }
+};
+
+// Norm and rotation of one head's vector, by one warp. target: [HD], shared memory.
+template <int HD>
+LOGITLAB_DEVICE void place_head(const HeadVector<HD>& head, const float* norm, float eps,
                                 const RopeTable& rope, bool rotates, int position, float scale,
                                 float* target, int lane) {
   float squares = 0;
-  for (int i = lane; i < HD; i += 32) {
-    const float v = load_l2_1(source + i);
-    target[i] = v;
-    squares = __fmaf_rn(v, v, squares);
+#pragma unroll
+  for (int i = 0; i < (HD + 31) / 32; ++i) {
+    if (lane + 32 * i < HD) {
+      target[lane + 32 * i] = head.v[i];
+      squares = __fmaf_rn(head.v[i], head.v[i], squares);
+    }
   }
   if (norm != nullptr) {
     const float mean = __fdiv_rn(warp_sum(squares), static_cast<float>(HD));
@@ -114,36 +130,54 @@ LOGITLAB_DEVICE void place_head(const float* source, const float* norm, float ep
 template <int HD>
 LOGITLAB_DEVICE void place_inputs(const AttentionArgs& args, const Unit& unit, int position,
                                   Workplace<HD>* work, int warp, int lane) {
+  static_assert(kHeads == 2 * kWarps);
   const AttentionLayer& layer = args.layer;
   const float* qkv =
       args.qkv + static_cast<int64_t>(unit.row) * (layer.n_heads + 2 * layer.n_kv_heads) * HD;
   const int per_kv = layer.n_heads / layer.n_kv_heads;
-  for (int h = warp; h < kHeads; h += kWarps) {
-    const int head = unit.head_set * kHeads + h;
-    if (head < per_kv) {
-      place_head<HD>(qkv + (unit.kv_head * per_kv + head) * HD, layer.q_norm, layer.qk_norm_eps,
-                     args.rope, layer.has_rope, position, layer.scale, work->q[h], lane);
+  const bool has_newest = unit.split == position / kSplitPositions && warp < 2;
+  HeadVector<HD> q[2];
+  HeadVector<HD> newest;
+  // All are asked for at once.
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int head = min(unit.head_set * kHeads + warp + kWarps * i, per_kv - 1);
+    q[i].load(qkv + (unit.kv_head * per_kv + head) * HD, lane);
+  }
+  if (has_newest) {
+    newest.load(qkv + (layer.n_heads + warp * layer.n_kv_heads + unit.kv_head) * HD, lane);
+  }
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    const int h = warp + kWarps * i;
+    HeadVector<HD> head;
+#pragma unroll
+    for (int e = 0; e < (HD + 31) / 32; ++e) {
+      head.v[e] = i == 0 ? q[0].v[e] : q[1].v[e];
+    }
+    if (unit.head_set * kHeads + h < per_kv) {
+      place_head<HD>(head, layer.q_norm, layer.qk_norm_eps, args.rope, layer.has_rope, position,
+                     layer.scale, work->q[h], lane);
     } else {
-      for (int i = lane; i < HD; i += 32) {
-        work->q[h][i] = 0;
+      for (int d = lane; d < HD; d += 32) {
+        work->q[h][d] = 0;
       }
     }
   }
-  if (unit.split != position / kSplitPositions) {
+  if (!has_newest) {
     return;
   }
-  const int inside = position % kPagePositions;
+  place_head<HD>(newest, warp == 0 ? layer.k_norm : nullptr, layer.qk_norm_eps, args.rope,
+                 layer.has_rope && warp == 0, position, 1.0F, work->newest[warp], lane);
+  __syncwarp();
   const int page = work->pages[position % kSplitPositions / kPagePositions];
-  if (warp < 2) {
-    const int which = layer.n_heads + warp * layer.n_kv_heads + unit.kv_head;
-    place_head<HD>(qkv + which * HD, warp == 0 ? layer.k_norm : nullptr, layer.qk_norm_eps,
-                   args.rope, layer.has_rope && warp == 0, position, 1.0F, work->newest[warp],
-                   lane);
-    __syncwarp();
-    __nv_bfloat16* target = args.kv.at(page, layer.state_layer, warp, unit.kv_head) + inside * HD;
-    for (int i = lane; i < HD; i += 32) {
-      target[i] = __float2bfloat16_rn(work->newest[warp][i]);
-    }
+  __nv_bfloat16* target =
+      args.kv.at(page, layer.state_layer, warp, unit.kv_head) + position % kPagePositions * HD;
+  __nv_bfloat16* here = warp == 0 ? work->newest_key : work->values[position % kSplitPositions];
+  for (int i = lane; i < HD; i += 32) {
+    const __nv_bfloat16 v = __float2bfloat16_rn(work->newest[warp][i]);
+    target[i] = v;
+    here[i] = v;
   }
 }
 
@@ -167,38 +201,60 @@ LOGITLAB_DEVICE void query_block(const Workplace<HD>& work, int block, int lane,
   }
 }
 
-// Scores of this warp's 32 positions from `first` on: c[tile] as the product leaves them.
+// The keys of a warp's 32 positions, as right operands.
 template <int HD>
-LOGITLAB_DEVICE void scores(const AttentionArgs& args, const Unit& unit, const Workplace<HD>& work,
-                            int first, int n_positions, int lane, float (&c)[kTiles][4]) {
-  constexpr int kBlocks = (HD + 31) / 32;
-  const __nv_bfloat16* keys =
-      args.kv.at(work.pages[first / kPagePositions], args.layer.state_layer, 0, unit.kv_head);
+struct Keys {
+  static constexpr int kBlocks = (HD + 31) / 32;
   uint4 k[kTiles][kBlocks];
+
+  // Those from `first` on; not the one at `newest`, which no kernel has written yet.
+  LOGITLAB_DEVICE void load(const AttentionArgs& args, const Unit& unit, const Workplace<HD>& work,
+                            int first, int n_positions, int newest, int lane) {
+    const __nv_bfloat16* keys =
+        args.kv.at(work.pages[first / kPagePositions], args.layer.state_layer, 0, unit.kv_head);
 #pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    const int position = first + 8 * i + (lane >> 2);
+    for (int i = 0; i < kTiles; ++i) {
+      const int position = first + 8 * i + (lane >> 2);
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      const int d = 32 * b + 8 * (lane & 3);
-      const bool is_there = position < n_positions && d < HD;
-      k[i][b] =
-          is_there
-              ? __ldcg(reinterpret_cast<const uint4*>(keys + (position % kPagePositions) * HD + d))
-              : uint4{};
+      for (int b = 0; b < kBlocks; ++b) {
+        const int d = 32 * b + 8 * (lane & 3);
+        const bool is_there = position < n_positions && position != newest && d < HD;
+        k[i][b] = is_there ? __ldcg(reinterpret_cast<const uint4*>(
+                                 keys + (position % kPagePositions) * HD + d))
+                           : uint4{};
+      }
     }
   }
+  LOGITLAB_DEVICE void take_newest(const Workplace<HD>& work, int first, int newest, int lane) {
 #pragma unroll
-  for (int b = 0; b < kBlocks; ++b) {
+    for (int i = 0; i < kTiles; ++i) {
+      if (first + 8 * i + (lane >> 2) == newest) {
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b) {
+          const int d = 32 * b + 8 * (lane & 3);
+          k[i][b] = d < HD ? *reinterpret_cast<const uint4*>(work.newest_key + d) : uint4{};
+        }
+      }
+    }
+  }
+};
+
+// Scores of this warp's 32 positions: c[tile] as the product leaves them.
+template <int HD>
+LOGITLAB_DEVICE void scores(const Workplace<HD>& work, const Keys<HD>& keys, int lane,
+                            float (&c)[kTiles][4]) {
+#pragma unroll
+  for (int b = 0; b < Keys<HD>::kBlocks; ++b) {
     u32 high[2][4];
     u32 low[2][4];
     query_block(work, b, lane, high, low);
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
-      mma_bf16(c[i], high[0][0], high[0][1], high[0][2], high[0][3], k[i][b].x, k[i][b].y);
-      mma_bf16(c[i], high[1][0], high[1][1], high[1][2], high[1][3], k[i][b].z, k[i][b].w);
-      mma_bf16(c[i], low[0][0], low[0][1], low[0][2], low[0][3], k[i][b].x, k[i][b].y);
-      mma_bf16(c[i], low[1][0], low[1][1], low[1][2], low[1][3], k[i][b].z, k[i][b].w);
+      const uint4 k = keys.k[i][b];
+      mma_bf16(c[i], high[0][0], high[0][1], high[0][2], high[0][3], k.x, k.y);
+      mma_bf16(c[i], high[1][0], high[1][1], high[1][2], high[1][3], k.z, k.w);
+      mma_bf16(c[i], low[0][0], low[0][1], low[0][2], low[0][3], k.x, k.y);
+      mma_bf16(c[i], low[1][0], low[1][1], low[1][2], low[1][3], k.z, k.w);
     }
   }
 }
@@ -265,23 +321,31 @@ LOGITLAB_DEVICE void softmax(Workplace<HD>* work, float (&c)[kTiles][4], int fir
 
 // ---- values -------------------------------------------------------------------------------------
 
-// Rows past the end become zeros: 0 times what is there could be a NaN.
+// Sends for the values of the split but the newest one. Rows past the end become zeros: 0 times
+// what is there could be a NaN.
 template <int HD>
-LOGITLAB_DEVICE void load_values(const AttentionArgs& args, const Unit& unit, Workplace<HD>* work,
-                                 int n_positions) {
+LOGITLAB_DEVICE void send_for_values(const AttentionArgs& args, const Unit& unit,
+                                     Workplace<HD>* work, int n_positions, int newest) {
   constexpr int kPieces = HD / 8;
   const int rows = min(kSplitPositions, (n_positions + 15) / 16 * 16);
   for (int i = threadIdx.x; i < rows * kPieces; i += kThreads) {
     const int position = i / kPieces;
     const int d = i % kPieces * 8;
-    uint4 v{};
-    if (position < n_positions) {
+    __nv_bfloat16* target = &work->values[position][d];
+    if (position >= n_positions) {
+      *reinterpret_cast<uint4*>(target) = uint4{};
+    } else if (position != newest) {
       const __nv_bfloat16* page = args.kv.at(work->pages[position / kPagePositions],
                                              args.layer.state_layer, 1, unit.kv_head);
-      v = __ldcg(reinterpret_cast<const uint4*>(page + (position % kPagePositions) * HD + d));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(target)),
+                   "l"(page + (position % kPagePositions) * HD + d)
+                   : "memory");
     }
-    *reinterpret_cast<uint4*>(&work->values[position][d]) = v;
   }
+}
+// This thread's part of them has come.
+LOGITLAB_DEVICE void wait_for_values() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 LOGITLAB_DEVICE void load_transposed(u32 address, u32* b0, u32* b1) {
@@ -291,25 +355,40 @@ LOGITLAB_DEVICE void load_transposed(u32 address, u32* b0, u32* b1) {
                : "memory");
 }
 
-// sum over positions of probability * value for the 8 dimensions from `d` on.
+// Sums over positions of probability * value: this warp's 8 dimensions of every 64.
 template <int HD>
-LOGITLAB_DEVICE void weigh(const Workplace<HD>& work, int d, int n_positions, int lane,
-                           float (&c)[4]) {
-  for (int p = 0; p < n_positions; p += 16) {
-    u32 b0;
-    u32 b1;
-    load_transposed(shared_address(&work.values[p + (lane & 15)][d]), &b0, &b1);
-    const int at = p + 2 * (lane & 3);
-    const auto word = [&](const __nv_bfloat16(&rows)[kHeads][kProbabilityPitch], int side,
-                          int offset) {
-      return *reinterpret_cast<const u32*>(&rows[(lane >> 2) + 8 * side][at + offset]);
-    };
-    mma_bf16(c, word(work.high, 0, 0), word(work.high, 1, 0), word(work.high, 0, 8),
-             word(work.high, 1, 8), b0, b1);
-    mma_bf16(c, word(work.low, 0, 0), word(work.low, 1, 0), word(work.low, 0, 8),
-             word(work.low, 1, 8), b0, b1);
+struct Weighed {
+  static constexpr int kSets = (HD + 8 * kWarps - 1) / (8 * kWarps);
+  float c[kSets][4] = {};
+
+  LOGITLAB_DEVICE static int dimension(int set, int warp) { return 8 * (warp + kWarps * set); }
+
+  LOGITLAB_DEVICE void add(const Workplace<HD>& work, int n_positions, int warp, int lane) {
+#pragma unroll 2
+    for (int p = 0; p < n_positions; p += 16) {
+      const int at = p + 2 * (lane & 3);
+      u32 high[4];
+      u32 low[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int head = (lane >> 2) + 8 * (i & 1);
+        high[i] = *reinterpret_cast<const u32*>(&work.high[head][at + 8 * (i >> 1)]);
+        low[i] = *reinterpret_cast<const u32*>(&work.low[head][at + 8 * (i >> 1)]);
+      }
+#pragma unroll
+      for (int set = 0; set < kSets; ++set) {
+        const int d = dimension(set, warp);
+        if (d < HD) {
+          u32 b0;
+          u32 b1;
+          load_transposed(shared_address(&work.values[p + (lane & 15)][d]), &b0, &b1);
+          mma_bf16(c[set], high[0], high[1], high[2], high[3], b0, b1);
+          mma_bf16(c[set], low[0], low[1], low[2], low[3], b0, b1);
+        }
+      }
+    }
   }
-}
+};
 
 // ---- results ------------------------------------------------------------------------------------
 
@@ -432,22 +511,31 @@ __global__ void __launch_bounds__(kThreads)
           p <= position ? __ldcg(sequence.page_table + p / kPagePositions) : 0;
     }
     __syncthreads();
+    // What the steps before have left is asked for before the wait.
+    const int newest = position - start;
+    const int first = warp * kWarpPositions;
+    send_for_values<HD>(args, unit, &work, n_positions, newest);
+    Keys<HD> keys;
+    keys.load(args, unit, work, first, n_positions, newest, lane);
     if (!has_waited) {
       wait_for_predecessor();
       has_waited = true;
     }
     place_inputs<HD>(args, unit, position, &work, warp, lane);
     __syncthreads();
-    load_values<HD>(args, unit, &work, n_positions);
+    keys.take_newest(work, first, newest, lane);
     float c[kTiles][4] = {};
-    const int first = warp * kWarpPositions;
-    scores<HD>(args, unit, work, first, n_positions, lane, c);
+    scores<HD>(work, keys, lane, c);
     softmax<HD>(&work, c, first, hidden, n_positions, warp, lane);
+    wait_for_values();
     __syncthreads();
-    for (int d = 8 * warp; d < HD; d += 8 * kWarps) {
-      float sum[4] = {};
-      weigh<HD>(work, d, n_positions, lane, sum);
-      put_result<HD>(args, unit, work, d, sum, lane);
+    Weighed<HD> sums;
+    sums.add(work, n_positions, warp, lane);
+    for (int set = 0; set < Weighed<HD>::kSets; ++set) {
+      const int d = Weighed<HD>::dimension(set, warp);
+      if (d < HD) {
+        put_result<HD>(args, unit, work, d, sums.c[set], lane);
+      }
     }
     if (unit.n_splits > 1) {
       end_split<HD>(args, unit, &work);

@@ -78,13 +78,18 @@ LOGITLAB_DEVICE void take_larger(Best* best, u64 key, u32 id) {
   }
 }
 
-// Thread 0 gets the block's.
-LOGITLAB_DEVICE Best block_best(Best best) {
-  __shared__ Best of_warp[kChooseThreads / 32];
+LOGITLAB_DEVICE Best warp_best(Best best) {
 #pragma unroll
   for (int m = 16; m > 0; m >>= 1) {
     take_larger(&best, __shfl_xor_sync(~0U, best.key, m), __shfl_xor_sync(~0U, best.id, m));
   }
+  return best;
+}
+
+// Thread 0 gets the block's.
+LOGITLAB_DEVICE Best block_best(Best best) {
+  __shared__ Best of_warp[kChooseThreads / 32];
+  best = warp_best(best);
   if ((threadIdx.x & 31) == 0) {
     of_warp[threadIdx.x >> 5] = best;
   }
@@ -97,66 +102,89 @@ LOGITLAB_DEVICE Best block_best(Best best) {
   return best;
 }
 
+// The better of `best` and token `id` with logit v.
+LOGITLAB_DEVICE void consider(const Draw& draw, u32 step, u32 id, float v, Best* best) {
+  if (!draw.samples) {
+    take_larger(best, ordered(v), id);
+    return;
+  }
+  const float score = __fdiv_rn(v, draw.temperature);
+  if (score == -INFINITY) {
+    return;
+  }
+  // What cannot be drawn from wins, and is refused at the end.
+  const bool is_bad = isnan(score) || score == INFINITY;
+  const double key = is_bad ? NAN : static_cast<double>(score) - log_exponential(draw, step, id);
+  take_larger(best, ordered(key), id);
+}
+
 LOGITLAB_DEVICE Best best_of_range(const ChooseArgs& args, int row, u32 step) {
+  constexpr int kBatch = 8;  // logits that a thread asks for at once
+  constexpr int kStride = kChooseBlocks * kChooseThreads;
   const float* logits = args.logits + static_cast<int64_t>(row) * args.vocab_size;
   const Draw draw = args.draws[row];
   Best best;
-  const int stride = kChooseBlocks * kChooseThreads;
-  for (int id = blockIdx.x * kChooseThreads + static_cast<int>(threadIdx.x); id < args.vocab_size;
-       id += stride) {
-    const float v = load_l2_1(logits + id);
-    if (!draw.samples) {
-      take_larger(&best, ordered(v), static_cast<u32>(id));
-      continue;
+  for (int first = blockIdx.x * kChooseThreads + static_cast<int>(threadIdx.x);
+       first < args.vocab_size; first += kBatch * kStride) {
+    float v[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      v[i] = first + i * kStride < args.vocab_size ? load_l2_1(logits + first + i * kStride) : 0.0F;
     }
-    const float score = __fdiv_rn(v, draw.temperature);
-    if (score == -INFINITY) {
-      continue;
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (first + i * kStride < args.vocab_size) {
+        consider(draw, step, static_cast<u32>(first + i * kStride), v[i], &best);
+      }
     }
-    // What cannot be drawn from wins, and is refused at the end.
-    const bool is_bad = isnan(score) || score == INFINITY;
-    const double key =
-        is_bad ? NAN
-               : static_cast<double>(score) - log_exponential(draw, step, static_cast<u32>(id));
-    take_larger(&best, ordered(key), static_cast<u32>(id));
   }
   return best;
 }
 
-// A block per (part of the vocabulary, row); the last one of a row decides, the last row counts the
-// step.
+// The last block of a row decides; the last row counts the step. One warp.
+LOGITLAB_DEVICE void decide(const ChooseArgs& args, int row, int step, int lane) {
+  Best best;
+#pragma unroll
+  for (int i = 0; i < kChooseBlocks; i += 32) {
+    const ulonglong2 part = __ldcg(args.best + row * kChooseBlocks + i + lane);
+    take_larger(&best, part.x, static_cast<u32>(part.y));
+  }
+  best = warp_best(best);
+  if (lane != 0) {
+    return;
+  }
+  args.arrived[row] = 0;
+  const bool is_refused = best.id == kNothing || (args.draws[row].samples && best.key == ~0ULL);
+  args.ids[row] = is_refused ? 0 : static_cast<int>(best.id);
+  args.out[static_cast<int64_t>(row) * args.out_stride + step] =
+      is_refused ? -1 : static_cast<int>(best.id);
+  args.sequences[row].length += 1;
+  __threadfence();
+  if (atomicAdd(args.arrived + args.n, 1) == args.n - 1) {
+    args.arrived[args.n] = 0;
+    *args.step = step + 1;
+  }
+}
+
+// A block per (part of the vocabulary, row).
 __global__ void __launch_bounds__(kChooseThreads)
     choose_kernel(const __grid_constant__ ChooseArgs args) {
+  __shared__ int is_last;
   allow_successor();
   wait_for_predecessor();
   const int row = blockIdx.y;
   const int step = __ldcg(args.step);
   const Best best = block_best(best_of_range(
       args, row, static_cast<u32>(args.draws[row].first_step) + static_cast<u32>(step)));
-  if (threadIdx.x != 0) {
-    return;
+  if (threadIdx.x == 0) {
+    args.best[row * kChooseBlocks + blockIdx.x] = {best.key, best.id};
+    __threadfence();
+    is_last = atomicAdd(args.arrived + row, 1) == kChooseBlocks - 1 ? 1 : 0;
+    __threadfence();
   }
-  args.best[row * kChooseBlocks + blockIdx.x] = {best.key, best.id};
-  __threadfence();
-  if (atomicAdd(args.arrived + row, 1) != kChooseBlocks - 1) {
-    return;
-  }
-  __threadfence();
-  args.arrived[row] = 0;
-  Best last;
-  for (int i = 0; i < kChooseBlocks; ++i) {
-    const ulonglong2 part = __ldcg(args.best + row * kChooseBlocks + i);
-    take_larger(&last, part.x, static_cast<u32>(part.y));
-  }
-  const bool is_refused = last.id == kNothing || (args.draws[row].samples && last.key == ~0ULL);
-  args.ids[row] = is_refused ? 0 : static_cast<int>(last.id);
-  args.out[static_cast<int64_t>(row) * args.out_stride + step] =
-      is_refused ? -1 : static_cast<int>(last.id);
-  args.sequences[row].length += 1;
-  __threadfence();
-  if (atomicAdd(args.arrived + args.n, 1) == args.n - 1) {
-    args.arrived[args.n] = 0;
-    *args.step = step + 1;
+  __syncthreads();
+  if (is_last != 0 && threadIdx.x < 32) {
+    decide(args, row, step, static_cast<int>(threadIdx.x));
   }
 }
 

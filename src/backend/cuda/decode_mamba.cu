@@ -11,7 +11,7 @@ constexpr int kSsmWarps = 8;
 // A warp has ROWS rows (head, p) of one head's state, of NI * 32 elements at most. The state is
 // read before the wait: the last kernel that wrote it belongs to the step before.
 template <int NI, int ROWS>
-__global__ void __launch_bounds__(32 * kSsmWarps, 4)
+__global__ void __launch_bounds__(32 * kSsmWarps, 6)
     ssm_kernel(const __grid_constant__ SsmArgs args) {
   const MambaLayer& layer = args.layer;
   const int lane = threadIdx.x & 31;
@@ -43,13 +43,9 @@ __global__ void __launch_bounds__(32 * kSsmWarps, 4)
   const float* c = b + layer.n_groups * n;
   // All that is needed is asked for at once.
   const float step = load_l2_1(z + layer.inner() + layer.conv_size() + head);
-  float value[ROWS];
-  float gate[ROWS];
-#pragma unroll
-  for (int j = 0; j < ROWS; ++j) {
-    value[j] = load_l2_1(x + row0 + j);
-    gate[j] = load_l2_1(z + row0 + j);
-  }
+  const int mine = row0 + lane % ROWS;  // each lane holds what belongs to one row
+  const float value = load_l2_1(x + mine);
+  const float gate = load_l2_1(z + mine);
   float b_now[NI];
   float c_now[NI];
 #pragma unroll
@@ -59,9 +55,10 @@ __global__ void __launch_bounds__(32 * kSsmWarps, 4)
     c_now[i] = load_l2_1(c + at);
   }
   const float decay = expf(__fmul_rn(step, rate));
+  float total = 0;
 #pragma unroll
   for (int j = 0; j < ROWS; ++j) {
-    const float input = __fmul_rn(step, value[j]);
+    const float input = __fmul_rn(step, __shfl_sync(~0U, value, j));
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < NI; ++i) {
@@ -73,16 +70,17 @@ __global__ void __launch_bounds__(32 * kSsmWarps, 4)
       }
     }
     sum = warp_sum(sum);
-    if (lane == 0) {
-      const float y = __fmaf_rn(skip, value[j], sum);
-      args.y[static_cast<int64_t>(token) * layer.inner() + row0 + j] = __fmul_rn(y, silu(gate[j]));
-    }
+    total = lane == j ? sum : total;
+  }
+  if (lane < ROWS) {
+    const float y = __fmaf_rn(skip, value, total);
+    args.y[static_cast<int64_t>(token) * layer.inner() + mine] = __fmul_rn(y, silu(gate));
   }
 }
 
 template <int NI>
 cudaError_t queue_ssm_of(const SsmArgs& args, cudaStream_t stream) {
-  constexpr int kRows = 4;
+  constexpr int kRows = NI > 4 ? 2 : 4;  // what 40 registers hold
   const bool is_even = args.layer.head_dim % kRows == 0;
   const int block_rows = kSsmWarps * (is_even ? kRows : 1);
   const int blocks = (args.layer.inner() + block_rows - 1) / block_rows;

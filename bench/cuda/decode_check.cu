@@ -578,7 +578,7 @@ void bench(const std::string& mode) {
     return;
   }
   bench_batch(&full, nullptr, 1, 128, rate, !is_quick, stream);
-  if (is_quick) {
+  if (is_quick || mode == "1") {
     return;
   }
   bench_batch(&full, nullptr, 1, 8192, rate, false, stream);

@@ -12,8 +12,9 @@ namespace {
 // of the second; alternating where the two belong together.
 class DenseGroups {
  public:
-  LOGITLAB_DEVICE explicit DenseGroups(const DenseArgs& args)
+  LOGITLAB_DEVICE explicit DenseGroups(const DenseArgs& args, int tile = kRowTile)
       : args_(&args),
+        tile_(tile),
         is_paired_(args.output[0] == Output::kSiluMul),
         range0_(args.matrix[0].rows, blockIdx.x, gridDim.x),
         range1_(args.n_matrices > 1 ? args.matrix[1].rows : 0, blockIdx.x, gridDim.x),
@@ -29,32 +30,33 @@ class DenseGroups {
       return false;
     }
     const Matrix& matrix = args_->matrix[matrix_];
-    group->n = min(kRowTile, range.last - row_);
+    group->n = min(tile_, range.last - row_);
     group->first = matrix.weight + static_cast<size_t>(row_) * matrix.columns;
     group->row = matrix_ == 0 ? row_ : row_ + args_->matrix[0].rows;
     if (!is_paired_ || matrix_ == 1) {
-      row_ += kRowTile;
+      row_ += tile_;
     }
     matrix_ ^= is_paired_ ? 1 : 0;
     return true;
   }
   // The group that comes after `index` others.
   LOGITLAB_DEVICE bool at(int index, Group* group) const {
-    int row = row_ + kRowTile * (is_paired_ ? index / 2 : index);
+    int row = row_ + tile_ * (is_paired_ ? index / 2 : index);
     int m = is_paired_ ? index & 1 : matrix_;
     if (!is_paired_ && m == 0 && row >= range0_.last) {
       m = 1;
       const int before = range0_.last - row_;  // rows of the first matrix that are left
-      row = range1_.first + kRowTile * (index - (before + kRowTile - 1) / kRowTile);
+      row = range1_.first + tile_ * (index - (before + tile_ - 1) / tile_);
     }
     const int last = m == 0 ? range0_.last : range1_.last;
-    group->n = min(kRowTile, last - row);
+    group->n = min(tile_, last - row);
     group->row = m == 0 ? row : row + args_->matrix[0].rows;
     return row < last;
   }
 
  private:
   const DenseArgs* args_;
+  int tile_;
   bool is_paired_;
   RowRange range0_, range1_;
   int row_;
@@ -232,21 +234,22 @@ LOGITLAB_DEVICE void finish_chunk(const DenseArgs& args, const Exchange& exchang
 // ---- up to eight rows ---------------------------------------------------------------------------
 
 template <int TOK>
-LOGITLAB_DEVICE void load_matrices(const DenseArgs& args, const Ring& ring, int lane) {
+LOGITLAB_DEVICE void load_matrices(const DenseArgs& args, const Ring& ring, int tile, int lane) {
+  constexpr int kGroups = kChunkGroups<TOK>;
   RingLoader loader(ring, lane);
   const int columns = args.matrix[0].columns;
-  DenseGroups groups(args);
+  DenseGroups groups(args, tile);
   for (bool more = true; more;) {
     DenseGroups chunk = groups;
     for (int k0 = 0; k0 < columns; k0 += kSegment) {
       chunk = groups;
       Group group;
       int n = 0;
-      while (n < kChunkGroups<TOK> && chunk.next(&group)) {
+      while (n < kGroups && chunk.next(&group)) {
         loader.load(group, columns, k0, min(kSegment, columns - k0));
         ++n;
       }
-      more = n == kChunkGroups<TOK>;
+      more = n == kGroups;
     }
     groups = chunk;
   }
@@ -312,7 +315,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   float* gain = args.gain == nullptr ? nullptr : reinterpret_cast<float*>(&exchange + 1);
   ring.begin(warp == kSlices, lane);
   if (warp == kSlices) {
-    load_matrices<TOK>(args, ring, lane);
+    load_matrices<TOK>(args, ring, kRowTile, lane);
     return;
   }
   if (gain != nullptr) {
@@ -354,18 +357,18 @@ LOGITLAB_DEVICE void finish_single(const DenseArgs& args, const SingleExchange& 
 
 template <int NB>
 LOGITLAB_DEVICE void multiply_single(const DenseArgs& args, const Ring& ring,
-                                     SingleExchange* exchange, int warp, int lane) {
+                                     LongExchange* exchange, int tile, int warp, int lane) {
   const int columns = args.matrix[0].columns;
   const int thread = threadIdx.x;
   const bool is_paired = args.output[0] == Output::kSiluMul;
   const bool has_gain = args.gain != nullptr;
-  SingleWarp<NB, false> worker(ring, exchange, warp, lane);
+  SingleWarp<NB, false> worker(ring, exchange, &exchange->fragments[warp], warp, lane);
   SingleRaw gain;
   {
     const SegmentShape shape(min(kSegment, columns));
     gain = load_single(args.gain, Slice(shape, warp), shape.length, lane, true);
   }
-  DenseGroups groups(args);
+  DenseGroups groups(args, tile);
   Group mine;
   bool is_mine = groups.at(thread / kRowTile, &mine);
   wait_for_predecessor();
@@ -396,7 +399,7 @@ LOGITLAB_DEVICE void multiply_single(const DenseArgs& args, const Ring& ring,
       chunk = groups;
       Group group;
       for (n = 0; n < kSingleGroups && chunk.next(&group); ++n) {
-        worker.multiply(n, group.n, shape, slice, k0 > 0);
+        worker.multiply(n * kRowTile, group.n, shape, slice, k0 > 0);
       }
       __syncwarp();
     }
@@ -422,12 +425,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   const int warp = threadIdx.x >> 5;
   allow_successor();
   const Ring ring(memory, shape);
-  SingleExchange* exchange = reinterpret_cast<SingleExchange*>(memory + shape.bytes());
+  LongExchange* exchange = reinterpret_cast<LongExchange*>(memory + shape.bytes());
   ring.begin(warp == kSlices, lane);
   if (warp == kSlices) {
-    load_matrices<1>(args, ring, lane);
+    load_matrices<1>(args, ring, shape.rows, lane);
   } else {
-    multiply_single<NB>(args, ring, exchange, warp, lane);
+    multiply_single<NB>(args, ring, exchange, shape.rows, warp, lane);
   }
 }
 
@@ -476,6 +479,7 @@ __global__ void __launch_bounds__(kConsumers)
 
 // Blocks of left operands on the way. Slices of 10 and 12 blocks are two turns.
 constexpr int kAhead = 6;
+static_assert(kAhead % 2 == 0, "blocks are even and odd ones");
 
 // A warp's left operands in the order of its products: its slice's blocks, for one set of eight
 // rows after the other, and then again from the first set. Every block begins with another set, so
@@ -597,7 +601,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
             const uint4 w = EVEN || 32 * j < left
                                 ? load_shared(addresses[g] + offset + kBlockBytes * j)
                                 : uint4{};
-            sums[g].add_block(first, second, w);
+            sums[g].add_block(j, first, second, w);
           }
         });
       }
@@ -631,8 +635,10 @@ int exchange_bytes(const DenseArgs& args) {
 
 template <int NB>
 cudaError_t queue_single(const DenseArgs& args, const DeviceShape& device, cudaStream_t stream) {
-  constexpr int kOther = sizeof(SingleExchange);
-  const RingShape ring = ring_shape(args.matrix[0].columns, kOther, device.shared_bytes);
+  constexpr int kOther = sizeof(LongExchange);
+  const int rows = block_rows(args.matrix[0].rows, device) +
+                   (args.n_matrices > 1 ? block_rows(args.matrix[1].rows, device) : 0);
+  const RingShape ring = single_ring(args.matrix[0].columns, kOther, device.shared_bytes, rows);
   if (!is_ring(ring)) {
     return cudaErrorInvalidConfiguration;
   }

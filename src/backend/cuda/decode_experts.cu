@@ -12,7 +12,7 @@ namespace {
 struct Chosen {
   int experts[kFewExperts];
   float weights[kFewExperts];
-  float work[2 * kMaxExperts];
+  float work[2 * kFusedExperts];
 };
 static_assert(sizeof(Chosen) % 16 == 0);
 
@@ -25,6 +25,21 @@ LOGITLAB_DEVICE void choose(const MoeLayer& layer, const float* logits, Chosen* 
   __syncwarp();
 }
 
+// One warp's work; another one waits for it at barrier 2.
+LOGITLAB_DEVICE void choose_for_all(const ExpertsUpArgs& args, Chosen* chosen, int lane) {
+  wait_for_predecessor();
+  choose(args.layer, args.logits, chosen, lane);
+  arrive_threads(2, 64);
+  if (blockIdx.x == 0 && lane < args.layer.n_chosen) {
+    args.chosen[lane] = chosen->experts[lane];
+    args.weights[lane] = chosen->weights[lane];
+    __threadfence();
+  }
+  // The successor may count on the chosen experts: it begins after this.
+  __syncwarp();
+  allow_successor();
+}
+
 LOGITLAB_DEVICE float activated(Gate gate, float v) {
   return gate == Gate::kSilu ? silu(v) : relu2(v);
 }
@@ -34,13 +49,13 @@ LOGITLAB_DEVICE float activated(Gate gate, float v) {
 // Rows [first, last) of one matrix.
 struct MatrixRows {
   const __nv_bfloat16* weight;
-  int columns, row, last;
+  int columns, tile, row, last;
 
   LOGITLAB_DEVICE bool next(Group* group) {
     if (row >= last) {
       return false;
     }
-    group->n = min(kRowTile, last - row);
+    group->n = min(tile, last - row);
     group->first = weight + static_cast<size_t>(row) * columns;
     group->row = row;
     row += group->n;
@@ -53,7 +68,7 @@ struct MatrixRows {
 struct ExpertRows {
   const __nv_bfloat16* weight;
   const int* experts;
-  int columns, f, row, last;
+  int columns, tile, f, row, last;
 
   LOGITLAB_DEVICE bool next(Group* group) {
     if (row >= last) {
@@ -61,7 +76,7 @@ struct ExpertRows {
     }
     const int slot = row / f;
     const int inside = row - slot * f;
-    group->n = min(min(kRowTile, last - row), f - inside);
+    group->n = min(min(tile, last - row), f - inside);
     if (experts != nullptr) {
       group->first = weight + (static_cast<size_t>(experts[slot]) * f + inside) * columns;
     }
@@ -88,7 +103,7 @@ LOGITLAB_DEVICE void multiply_rows(Rows rows, const SegmentShape& shape, const S
     Group group;
     int n = 0;
     for (; n < kSingleGroups && rows.next(&group); ++n) {
-      worker->template multiply<N>(n, group.n, shape, slice);
+      worker->template multiply<N>(n * kRowTile, group.n, shape, slice);
       worker->name_group(n, group);
     }
     more = n == kSingleGroups;
@@ -134,29 +149,27 @@ LOGITLAB_DEVICE SingleRaw take_slice(const float* x, const Slice& slice, int len
 
 // NB: blocks of a slice at most; N: of the routed experts, with EVEN.
 template <int NB, int N, bool EVEN>
-LOGITLAB_DEVICE void experts_up(const ExpertsUpArgs& args, const Ring& ring,
+LOGITLAB_DEVICE void experts_up(const ExpertsUpArgs& args, const Ring& ring, int shared_tile,
                                 SingleExchange* exchange, float* x, int warp, int lane) {
   const MoeLayer& layer = args.layer;
   const Matrix& down = layer.shared.down;
   const RowRange shared_range(layer.has_shared ? down.rows : 0, blockIdx.x, gridDim.x);
   const RowRange up_range(layer.n_chosen * layer.f, blockIdx.x, gridDim.x);
-  SingleWarp<NB, EVEN> worker(ring, exchange, warp, lane);
+  SingleWarp<NB, EVEN> worker(ring, exchange, &exchange->passage(warp), warp, lane);
   const SegmentShape shape(layer.w);
   const Slice slice(shape, warp);
   wait_for_predecessor();
-  // The successor may count on the router's logits: it begins after this.
-  allow_successor();
   if (layer.has_shared) {
     const SegmentShape down_shape(down.columns);
     const Slice down_slice(down_shape, warp);
     worker.place(load_single(args.shared_hidden, down_slice, down.columns, lane), nullptr);
     // On its way while the shared expert is multiplied.
     fetch_slice(args.x, slice, layer.w, x, lane);
-    multiply_rows<NB>(MatrixRows{down.weight, down.columns, shared_range.first, shared_range.last},
-                      down_shape, down_slice, &worker, *exchange, [&](int row, float v) {
-                        args.shared_out[row] =
-                            down.bias == nullptr ? v : __fadd_rn(v, down.bias[row]);
-                      });
+    multiply_rows<NB>(
+        MatrixRows{down.weight, down.columns, shared_tile, shared_range.first, shared_range.last},
+        down_shape, down_slice, &worker, *exchange, [&](int row, float v) {
+          args.shared_out[row] = down.bias == nullptr ? v : __fadd_rn(v, down.bias[row]);
+        });
   } else {
     fetch_slice(args.x, slice, layer.w, x, lane);
   }
@@ -165,19 +178,23 @@ LOGITLAB_DEVICE void experts_up(const ExpertsUpArgs& args, const Ring& ring,
   if (lane == 0) {
     exchange->squares[warp] = squares;
   }
-  multiply_rows<N>(ExpertRows{layer.up, nullptr, layer.w, layer.f, up_range.first, up_range.last},
-                   shape, slice, &worker, *exchange, [&](int row, float v) {
-                     const float scale =
-                         norm_scale(exchange->squares, static_cast<float>(layer.w), args.eps);
-                     args.hidden[row] = activated(layer.gate, __fmul_rn(v, scale));
-                   });
+  multiply_rows<N>(
+      ExpertRows{layer.up, nullptr, layer.w, ring.rows, layer.f, up_range.first, up_range.last},
+      shape, slice, &worker, *exchange, [&](int row, float v) {
+        const float scale = norm_scale(exchange->squares, static_cast<float>(layer.w), args.eps);
+        args.hidden[row] = activated(layer.gate, __fmul_rn(v, scale));
+      });
 }
 
-// One block per multiprocessor; shared memory: ring, exchange, chosen, x.
+// A warp more than others have: it chooses the experts while the loader is busy.
+constexpr int kUpThreads = kDecodeThreads + 32;
+
+// One block per multiprocessor; shared memory: ring, exchange, chosen, x. shared_tile: rows of a
+// stage of the shared expert's.
 template <int NB, int N, bool EVEN>
-__global__ void __launch_bounds__(kDecodeThreads, 1)
+__global__ void __launch_bounds__(kUpThreads, 1)
     experts_up_kernel(const __grid_constant__ ExpertsUpArgs args,
-                      const __grid_constant__ RingShape ring_shape) {
+                      const __grid_constant__ RingShape ring_shape, int shared_tile) {
   extern __shared__ __align__(128) char memory[];
   const MoeLayer& layer = args.layer;
   const int lane = threadIdx.x & 31;
@@ -185,55 +202,57 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   const Ring ring(memory, ring_shape);
   SingleExchange* exchange = reinterpret_cast<SingleExchange*>(memory + ring_shape.bytes());
   Chosen& chosen = *reinterpret_cast<Chosen*>(exchange + 1);
+  if (warp > kSlices) {
+    choose_for_all(args, &chosen, lane);
+    return;
+  }
   ring.begin(warp == kSlices, lane);
   if (warp < kSlices) {
-    experts_up<NB, N, EVEN>(args, ring, exchange, reinterpret_cast<float*>(&chosen + 1), warp,
-                            lane);
+    experts_up<NB, N, EVEN>(args, ring, shared_tile, exchange,
+                            reinterpret_cast<float*>(&chosen + 1), warp, lane);
     return;
   }
   const Matrix& down = layer.shared.down;
   const RowRange shared_range(layer.has_shared ? down.rows : 0, blockIdx.x, gridDim.x);
   const RowRange up_range(layer.n_chosen * layer.f, blockIdx.x, gridDim.x);
   RingLoader loader(ring, lane);
-  load_rows(MatrixRows{down.weight, down.columns, shared_range.first, shared_range.last},
-            down.columns, &loader);
-  wait_for_predecessor();
-  allow_successor();
-  choose(layer, args.logits, &chosen, lane);
-  load_rows(ExpertRows{layer.up, chosen.experts, layer.w, layer.f, up_range.first, up_range.last},
+  load_rows(
+      MatrixRows{down.weight, down.columns, shared_tile, shared_range.first, shared_range.last},
+      down.columns, &loader);
+  sync_threads(2, 64);
+  load_rows(ExpertRows{layer.up, chosen.experts, layer.w, ring.rows, layer.f, up_range.first,
+                       up_range.last},
             layer.w, &loader);
 }
 
 // ---- down ---------------------------------------------------------------------------------------
 
-// Groups of a chunk: as many that all experts' sums of them fit.
-LOGITLAB_DEVICE int down_groups(const MoeLayer& layer) {
-  return kSingleGroups / layer.n_chosen;
-}
-
-LOGITLAB_DEVICE void load_down(const ExpertsDownArgs& args, const Ring& ring, Chosen* chosen,
-                               const RowRange& range, int chunk_rows, int lane) {
+LOGITLAB_DEVICE void load_down(const ExpertsDownArgs& args, const Ring& ring, const RowRange& range,
+                               int chunk_rows, int lane) {
   const MoeLayer& layer = args.layer;
   RingLoader loader(ring, lane);
+  // The predecessor has written them before it let this kernel begin: they are there before the
+  // wait.
+  const int chosen = lane < layer.n_chosen ? __ldcg(args.chosen + lane) : 0;
   for (int first = range.first; first < range.last; first += chunk_rows) {
     const int last = min(first + chunk_rows, range.last);
     for (int slot = 0; slot < layer.n_chosen; ++slot) {
-      const __nv_bfloat16* weight =
-          layer.down + static_cast<size_t>(chosen->experts[slot]) * layer.w * layer.f;
-      load_rows(MatrixRows{weight, layer.f, first, last}, layer.f, &loader);
+      const int expert = __shfl_sync(~0U, chosen, slot);
+      const __nv_bfloat16* weight = layer.down + static_cast<size_t>(expert) * layer.w * layer.f;
+      load_rows(MatrixRows{weight, layer.f, ring.rows, first, last}, layer.f, &loader);
     }
   }
 }
 
 template <int NB, bool EVEN>
 LOGITLAB_DEVICE void experts_down(const ExpertsDownArgs& args, const Ring& ring,
-                                  SingleExchange* exchange, const Chosen& chosen,
-                                  const RowRange& range, int chunk_rows, int warp, int lane) {
+                                  LongExchange* exchange, const RowRange& range, int chunk_rows,
+                                  int warp, int lane) {
   const MoeLayer& layer = args.layer;
   const SegmentShape shape(layer.f);
   const Slice slice(shape, warp);
   const int thread = threadIdx.x;
-  SingleWarp<NB, EVEN> worker(ring, exchange, warp, lane);
+  SingleWarp<NB, EVEN> worker(ring, exchange, &exchange->fragments[warp], warp, lane);
   wait_for_predecessor();
   SingleRaw raw = load_single(args.hidden, slice, layer.f, lane);
   for (int first = range.first; first < range.last; first += chunk_rows) {
@@ -250,16 +269,15 @@ LOGITLAB_DEVICE void experts_down(const ExpertsDownArgs& args, const Ring& ring,
       worker.place(raw, nullptr);
       const int next = slot + 1 < layer.n_chosen ? slot + 1 : 0;
       raw = load_single(args.hidden + static_cast<int64_t>(next) * layer.f, slice, layer.f, lane);
-      int n = slot * down_groups(layer);
-      for (int r = first; r < last; r += kRowTile, ++n) {
-        worker.multiply(n, min(kRowTile, last - r), shape, slice);
+      for (int r = first; r < last; r += ring.rows) {
+        worker.multiply(slot * chunk_rows + r - first, min(ring.rows, last - r), shape, slice);
       }
     }
     sync_threads(1, kConsumers);
     if (is_mine) {
       float total = 0;
       for (int slot = 0; slot < layer.n_chosen; ++slot) {
-        total = __fmaf_rn(chosen.weights[slot],
+        total = __fmaf_rn(load_l2_1(args.weights + slot),
                           sum_slices(exchange->partial, slot * chunk_rows + thread), total);
       }
       args.residual[row] = __fadd_rn(before, __fadd_rn(total, extra));
@@ -267,7 +285,7 @@ LOGITLAB_DEVICE void experts_down(const ExpertsDownArgs& args, const Ring& ring,
   }
 }
 
-// One block per multiprocessor; shared memory: ring, exchange, chosen.
+// One block per multiprocessor; shared memory: ring, exchange.
 template <int NB, bool EVEN>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     experts_down_kernel(const __grid_constant__ ExpertsDownArgs args,
@@ -278,20 +296,15 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   const int warp = threadIdx.x >> 5;
   allow_successor();
   const Ring ring(memory, ring_shape);
-  SingleExchange* exchange = reinterpret_cast<SingleExchange*>(memory + ring_shape.bytes());
-  Chosen& chosen = *reinterpret_cast<Chosen*>(exchange + 1);
+  LongExchange* exchange = reinterpret_cast<LongExchange*>(memory + ring_shape.bytes());
   ring.begin(warp == kSlices, lane);
   const RowRange range(layer.w, blockIdx.x, gridDim.x);
-  const int chunk_rows = down_groups(layer) * kRowTile;
+  // As many that all experts' sums of them fit.
+  const int chunk_rows = static_cast<int>(kPairs / static_cast<u32>(layer.n_chosen));
   if (warp == kSlices) {
-    // The router's logits come from the kernel before the predecessor, which let this one begin
-    // only after that had ended: the experts are known before the wait.
-    choose(layer, args.logits, &chosen, lane);
-    arrive_threads(2, kDecodeThreads);
-    load_down(args, ring, &chosen, range, chunk_rows, lane);
+    load_down(args, ring, range, chunk_rows, lane);
   } else {
-    sync_threads(2, kDecodeThreads);
-    experts_down<NB, EVEN>(args, ring, exchange, chosen, range, chunk_rows, warp, lane);
+    experts_down<NB, EVEN>(args, ring, exchange, range, chunk_rows, warp, lane);
   }
 }
 
@@ -307,15 +320,22 @@ bool has_fused_experts(const MoeLayer& layer) {
 cudaError_t queue_experts_up(const ExpertsUpArgs& args, const DeviceShape& device,
                              cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
-  const int columns = std::max(layer.w, layer.has_shared ? layer.shared.down.columns : 0);
+  const int shared_columns = layer.has_shared ? layer.shared.down.columns : 0;
+  const int columns = std::max(layer.w, shared_columns);
   const int other = static_cast<int>(sizeof(SingleExchange) + sizeof(Chosen)) + layer.w * 4;
-  const RingShape ring = ring_shape(columns, other, device.shared_bytes);
+  const int rows = block_rows(layer.n_chosen * layer.f, device);
+  RingShape ring = single_ring(layer.w, other, device.shared_bytes, rows);
+  if (ring.stage_bytes < 2 * shared_columns) {
+    ring = single_ring(shared_columns, other, device.shared_bytes, rows);
+  }
+  const int shared_tile =
+      shared_columns == 0 ? 1 : std::min(kRowTile, ring.stage_bytes / (2 * shared_columns));
   if (!is_ring(ring)) {
     return cudaErrorInvalidConfiguration;
   }
   const auto queue = [&](auto kernel) {
-    return launch(kernel, dim3(static_cast<unsigned>(device.n_blocks)), kDecodeThreads,
-                  static_cast<size_t>(ring.bytes() + other), stream, args, ring);
+    return launch(kernel, dim3(static_cast<unsigned>(device.n_blocks)), kUpThreads,
+                  static_cast<size_t>(ring.bytes() + other), stream, args, ring, shared_tile);
   };
   const int blocks = slice_blocks(columns);
   if (layer.has_shared && is_even(layer.shared.down.columns, 16) && is_even(layer.w, 12)) {
@@ -329,8 +349,9 @@ cudaError_t queue_experts_up(const ExpertsUpArgs& args, const DeviceShape& devic
 
 cudaError_t queue_experts_down(const ExpertsDownArgs& args, const DeviceShape& device,
                                cudaStream_t stream) {
-  constexpr int kOther = sizeof(SingleExchange) + sizeof(Chosen);
-  const RingShape ring = ring_shape(args.layer.f, kOther, device.shared_bytes);
+  constexpr int kOther = sizeof(LongExchange);
+  const RingShape ring =
+      single_ring(args.layer.f, kOther, device.shared_bytes, block_rows(args.layer.w, device));
   if (!is_ring(ring)) {
     return cudaErrorInvalidConfiguration;
   }

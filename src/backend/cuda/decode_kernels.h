@@ -119,12 +119,15 @@ struct ExpertsUpArgs {
   const float* shared_hidden = nullptr;  // [shared f]
   float* shared_out = nullptr;           // [d]
   float* hidden = nullptr;               // [n_chosen, f]
+  int* chosen = nullptr;                 // [n_chosen], ascending
+  float* weights = nullptr;              // [n_chosen]
 };
 // One sequence: residual += sum of weight * down(hidden) in ascending order of experts +
 // shared_out.
 struct ExpertsDownArgs {
   MoeLayer layer;
-  const float* logits = nullptr;
+  const int* chosen = nullptr;
+  const float* weights = nullptr;
   const float* hidden = nullptr;
   const float* shared_out = nullptr;  // null: none
   float* residual = nullptr;
@@ -197,7 +200,7 @@ struct ChooseArgs {
   ulonglong2* best = nullptr;  // [n, kChooseBlocks]
   int* arrived = nullptr;      // [n + 1], zero before and after
 };
-constexpr int kChooseBlocks = 32;
+constexpr int kChooseBlocks = 64;  // a multiple of 32
 // Chooses the next input of every row; -1 (and input 0) where nothing can be chosen.
 [[nodiscard]] cudaError_t queue_choose(const ChooseArgs& args, cudaStream_t stream);
 

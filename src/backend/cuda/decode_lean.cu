@@ -51,20 +51,26 @@ template <Use USE>
 struct LeanGroups {
   static constexpr bool kTwo = USE == Use::kStoreAndRelu2;
   RowRange first, second;
-  int n_first, n;
+  int tile, n_first, n;
 
-  LOGITLAB_DEVICE explicit LeanGroups(const LeanArgs& args)
+  LOGITLAB_DEVICE LeanGroups(const LeanArgs& args, int rows_of_stage)
       : first(args.rows[0], blockIdx.x, gridDim.x),
         second(kTwo ? args.rows[1] : 0, blockIdx.x, gridDim.x),
-        n_first((first.last - first.first + kRowTile - 1) / kRowTile),
-        n(n_first + (kTwo ? (second.last - second.first + kRowTile - 1) / kRowTile : 0)) {}
+        tile(rows_of_stage),
+        n_first(groups_of(first)),
+        n(n_first + (kTwo ? groups_of(second) : 0)) {}
+
+  LOGITLAB_DEVICE int groups_of(const RowRange& range) const {
+    return static_cast<int>(static_cast<u32>(range.last - range.first + tile - 1) /
+                            static_cast<u32>(tile));
+  }
 
   // Matrix, first row in it, and number of rows of group g.
   LOGITLAB_DEVICE void at(int g, int* matrix, int* row, int* n_rows) const {
     *matrix = kTwo && g >= n_first ? 1 : 0;
     const RowRange& range = *matrix == 0 ? first : second;
-    *row = range.first + kRowTile * (g - (*matrix == 0 ? 0 : n_first));
-    *n_rows = min(kRowTile, range.last - *row);
+    *row = range.first + tile * (g - (*matrix == 0 ? 0 : n_first));
+    *n_rows = min(tile, range.last - *row);
   }
 };
 
@@ -148,7 +154,7 @@ LOGITLAB_DEVICE void multiply(const LeanArgs& args, const Ring& ring, SingleExch
   const SegmentShape shape(args.columns);
   const Slice slice(shape, warp);
   const int thread = threadIdx.x;
-  SingleWarp<NB, true> worker(ring, exchange, warp, lane);
+  SingleWarp<NB, true> worker(ring, exchange, &exchange->passage(warp), warp, lane);
   SingleRaw gain;
   if constexpr (is_normed(USE)) {
     gain = load_single(args.gain, slice, args.columns, lane, true);
@@ -185,7 +191,7 @@ LOGITLAB_DEVICE void multiply(const LeanArgs& args, const Ring& ring, SingleExch
       int group_row = 0;
       int group_rows = 0;
       groups.at(g, &group_matrix, &group_row, &group_rows);
-      worker.multiply(g - g0, group_rows, shape, slice);
+      worker.multiply((g - g0) * kRowTile, group_rows, shape, slice);
     }
     sync_threads(1, kConsumers);
     if (is_mine) {
@@ -204,7 +210,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   allow_successor();
   const Ring ring(memory, shape);
   ring.begin(warp == kSlices, lane);
-  const LeanGroups<USE> groups(args);
+  const LeanGroups<USE> groups(args, shape.rows);
   if (warp < kSlices) {
     multiply<NB, USE>(args, ring, reinterpret_cast<SingleExchange*>(memory + shape.bytes()), groups,
                       warp, lane);
@@ -289,7 +295,8 @@ cudaError_t queue_lean(const DenseArgs& args, const DeviceShape& device, cudaStr
   }
   const LeanArgs lean = lean_args(args);
   constexpr int kOther = sizeof(SingleExchange);
-  const RingShape ring = ring_shape(lean.columns, kOther, device.shared_bytes);
+  const int rows = block_rows(lean.rows[0], device) + block_rows(lean.rows[1], device);
+  const RingShape ring = single_ring(lean.columns, kOther, device.shared_bytes, rows);
   if (!is_ring(ring)) {
     return cudaErrorInvalidConfiguration;
   }

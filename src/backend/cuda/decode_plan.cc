@@ -195,12 +195,15 @@ class Planner {
     up.shared_hidden = b_.shared_hidden;
     up.shared_out = b_.shared_out;
     up.hidden = b_.hidden;
+    up.chosen = b_.routes.ids;
+    up.weights = b_.routes.weights;
     add("moe shared down, experts up",
         expert_bytes + (m.has_shared ? bytes_of(m.shared.down) : 0.0),
         [=](cudaStream_t s) { return queue_experts_up(up, device, s); });
     ExpertsDownArgs down;
     down.layer = m;
-    down.logits = b_.router_logits;
+    down.chosen = b_.routes.ids;
+    down.weights = b_.routes.weights;
     down.hidden = b_.hidden;
     down.shared_out = m.has_shared ? b_.shared_out : nullptr;
     down.residual = b_.x;

@@ -116,22 +116,26 @@ LOGITLAB_DEVICE float sum_lanes_of_token(float v) {
 
 // ---- products -----------------------------------------------------------------------------------
 
-// Two chains of products for one group and slice, added in value().
+// Chains of products for one group and slice, added in value(): even and odd blocks apart, in each
+// the pairs 0 and 1 and the pairs 2 and 3.
 struct Accumulator {
-  float a[4] = {};
-  float b[4] = {};
+  float a[2][4] = {};
+  float b[2][4] = {};
 
-  LOGITLAB_DEVICE void add_block(uint4 first, uint4 second, uint4 w) {
-    mma_bf16(a, first.x, first.y, first.z, first.w, w.x, w.y);
-    mma_bf16(b, second.x, second.y, second.z, second.w, w.z, w.w);
+  LOGITLAB_DEVICE void add_block(int block, uint4 first, uint4 second, uint4 w) {
+    mma_bf16(a[block % 2], first.x, first.y, first.z, first.w, w.x, w.y);
+    mma_bf16(b[block % 2], second.x, second.y, second.z, second.w, w.z, w.w);
   }
-  LOGITLAB_DEVICE void add_block(const u32 (&x)[8], uint4 w) {
-    mma_bf16(a, x[0], x[1], x[2], x[3], w.x, w.y);
-    mma_bf16(b, x[4], x[5], x[6], x[7], w.z, w.w);
+  LOGITLAB_DEVICE void add_block(int block, const u32 (&x)[8], uint4 w) {
+    mma_bf16(a[block % 2], x[0], x[1], x[2], x[3], w.x, w.y);
+    mma_bf16(b[block % 2], x[4], x[5], x[6], x[7], w.z, w.w);
   }
   // Of matrix row 2 t + i of the group and sequence g, for lane 4 g + t.
-  LOGITLAB_DEVICE float value(int i) const {
-    return __fadd_rn(__fadd_rn(a[i], b[i]), __fadd_rn(a[2 + i], b[2 + i]));
+  LOGITLAB_DEVICE float value(int i) const { return __fadd_rn(half(0, i), half(1, i)); }
+
+ private:
+  LOGITLAB_DEVICE float half(int p, int i) const {
+    return __fadd_rn(__fadd_rn(a[p][i], b[p][i]), __fadd_rn(a[p][2 + i], b[p][2 + i]));
   }
 };
 
@@ -148,7 +152,7 @@ template <int NB, int N>
 LOGITLAB_DEVICE void dot_whole(Accumulator& sum, const RowReader& row, const Fragments<NB>& x) {
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    sum.add_block(x.r[i], row.block(i));
+    sum.add_block(i, x.r[i], row.block(i));
   }
 }
 
@@ -159,8 +163,8 @@ LOGITLAB_DEVICE void dot_even(Accumulator& sum, u32 row, const Fragments<NB>& x,
   const RowReader reader(row, slice, lane);
   dot_whole<NB, N - 2>(sum, reader, x);
   if (slice.n_blocks == N) {
-    sum.add_block(x.r[N - 2], reader.block(N - 2));
-    sum.add_block(x.r[N - 1], reader.block(N - 1));
+    sum.add_block(N - 2, x.r[N - 2], reader.block(N - 2));
+    sum.add_block(N - 1, x.r[N - 1], reader.block(N - 1));
   }
 }
 
@@ -178,7 +182,7 @@ LOGITLAB_DEVICE void dot(Accumulator& sum, u32 row, const Fragments<NB>& x, cons
     if (i < slice.n_blocks) {
       // Past the row's end lies what was there before: perhaps a NaN.
       const bool is_there = slice.k + 32 * i + 8 * (lane & 3) < length;
-      sum.add_block(x.r[i], is_there ? reader.block(i) : uint4{});
+      sum.add_block(i, x.r[i], is_there ? reader.block(i) : uint4{});
     }
   }
 }

@@ -15,13 +15,20 @@ namespace logitlab::cuda {
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
                    cudaStream_t stream, Arguments&&... arguments) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  cudaError_t error = cudaSuccess;
   if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) {
-      return error;
-    }
+    error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes));
+  }
+  // All kernels want the same division of the memory between cache and shared memory: a
+  // multiprocessor must be empty to change it, and could not begin the next kernel before that.
+  if (error == cudaSuccess) {
+    error = cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
+  }
+  if (error != cudaSuccess) {
+    return error;
   }
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -49,6 +56,7 @@ inline bool is_even(int columns, int blocks) {
 
 // About 64 KB on the way keep the memory busy; more only delays what a kernel waits for.
 constexpr int kFlightBytes = 64 * 1024;
+constexpr int kSingleFlightBytes = 96 * 1024;  // with one sequence
 
 // The deepest ring that fits into `shared_bytes` beside `other_bytes`.
 inline RingShape ring_shape(int columns, int other_bytes, int shared_bytes) {
@@ -59,6 +67,29 @@ inline RingShape ring_shape(int columns, int other_bytes, int shared_bytes) {
   shape.flight = std::clamp((kFlightBytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
                             std::max(2, shape.depth));
   return shape;
+}
+
+// The ring of the kernels of one sequence. rows: of the matrix or matrices that a block works on;
+// they are split into stages of equal rows, few and large: half the size costs a twentieth of a
+// step.
+inline RingShape single_ring(int columns, int other_bytes, int shared_bytes, int rows) {
+  constexpr int kStages = 3;
+  const int row_bytes = std::min(columns, kSegment) * 2;
+  const int room = shared_bytes - other_bytes - 128;
+  const int most = std::clamp(room / (kStages * row_bytes), 1, kRowTile);
+  const int n = std::max(1, (rows + most - 1) / most);
+  RingShape shape;
+  shape.rows = std::max(1, (rows + n - 1) / n);
+  shape.stage_bytes = (shape.rows * row_bytes + 127) / 128 * 128;
+  shape.depth = std::min(32, room / (shape.stage_bytes + 16));
+  shape.flight = std::clamp((kSingleFlightBytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
+                            std::max(2, shape.depth));
+  return shape;
+}
+
+// Rows of a block that has the most.
+inline int block_rows(int rows, const DeviceShape& device) {
+  return (rows + device.n_blocks - 1) / device.n_blocks;
 }
 
 // A reader has a group in the ring while the next one comes.

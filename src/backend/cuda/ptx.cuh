@@ -42,6 +42,16 @@ LOGITLAB_DEVICE uint4 load_shared(u32 address) {
   return v;
 }
 
+// The same where `is_there`; zeros else.
+LOGITLAB_DEVICE uint4 load_shared_if(bool is_there, u32 address) {
+  uint4 v{};
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n@p ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];\n}"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "r"(address), "r"(static_cast<u32>(is_there)));
+  return v;
+}
+
 // ---- mbarriers and bulk copies ------------------------------------------------------------------
 
 LOGITLAB_DEVICE void barrier_init(u32 barrier, u32 count) {

@@ -57,8 +57,9 @@ struct Slice {
 
 // Shared memory of the ring; host and device compute it alike.
 struct RingShape {
-  int depth = 0;   // stages
-  int flight = 0;  // stages on the way at most: a longer queue delays everything else
+  int depth = 0;        // stages
+  int flight = 0;       // stages on the way at most: a longer queue delays everything else
+  int rows = kRowTile;  // of a stage at most
   int stage_bytes = 0;
 
   __host__ __device__ int bytes() const { return depth * (stage_bytes + 16); }
@@ -66,7 +67,7 @@ struct RingShape {
 
 struct Ring {
   u32 stages, full, empty;
-  int depth, flight, stage_bytes;
+  int depth, flight, rows, stage_bytes;
 
   // memory: 128-byte aligned. All threads of the block; begin() follows.
   LOGITLAB_DEVICE Ring(char* memory, const RingShape& shape)
@@ -75,6 +76,7 @@ struct Ring {
         empty(full + 8 * shape.depth),
         depth(shape.depth),
         flight(shape.flight),
+        rows(shape.rows),
         stage_bytes(shape.stage_bytes) {}
 
   // The loader warp makes the ring and goes on at once; consumers wait for it.
@@ -157,6 +159,12 @@ class RingReader {
     __syncwarp();
     const int row = (lane >> 2) < n ? lane >> 2 : 0;
     return ring_.stages + stage_ * ring_.stage_bytes + row * length * 2;
+  }
+  // Address of the first row.
+  LOGITLAB_DEVICE u32 wait() const {
+    barrier_wait(ring_.full + 8 * stage_, turn_);
+    __syncwarp();
+    return ring_.stages + stage_ * ring_.stage_bytes;
   }
   LOGITLAB_DEVICE void release(int lane) const {
     __syncwarp();

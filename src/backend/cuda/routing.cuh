@@ -57,12 +57,12 @@ __device__ inline void keep_best_groups(const MoeLayer& layer, float* choices, i
 }
 
 // Lane i < n_chosen gets the i-th chosen expert in ascending order. n_chosen <= 32, n_experts <= 32
-// NL. work: 2 kMaxExperts floats of shared memory, of this warp alone.
+// NL. work: 64 NL floats of shared memory, of this warp alone.
 template <int NL, bool GROUPS>
 __device__ inline Choice choose_among(const MoeLayer& layer, const float* logits, float* work,
                                       int lane) {
   float* scores = work;
-  float* choices = work + kMaxExperts;
+  float* choices = work + 32 * NL;
   float logit[NL];
   float correction[NL];
 #pragma unroll

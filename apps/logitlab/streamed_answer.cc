@@ -122,8 +122,10 @@ Result<Answer> stream_answer(Engine& engine, Invocation& invocation, const Answe
   options.is_cancelled = [&] {
     return InterruptGuard::was_interrupted() || !terminal.is_writable();
   };
+  options.on_step_needs_rows = request.n_alternatives > 0;
   options.on_step = [&](const StepEvent& event) {
-    answer.has_nan = answer.has_nan || std::isnan(event.logits[static_cast<size_t>(event.id)]);
+    answer.has_nan = answer.has_nan || (!event.logits.empty() &&
+                                        std::isnan(event.logits[static_cast<size_t>(event.id)]));
     if (request.n_alternatives > 0) {
       answer.steps.push_back(record_of(event, request.n_alternatives));
     }

@@ -190,8 +190,10 @@ class DeviceModel {
   // host memory with room for all rows that were asked for. On error no state has changed.
   [[nodiscard]] virtual Status forward(std::span<const DeviceChunk> chunks,
                                        float* logits) const = 0;
-  // n_steps tokens for each of the sequences, chosen on the device: first goes in, its successor is
-  // chosen, goes in, and so on. states reserved for n_steps. out: [n_states, n_steps].
+  // n_steps tokens for each of the sequences, 1 to kMostDeviceSequences, chosen on the device:
+  // first goes in, its successor is chosen, goes in, and so on. states reserved for n_steps. out:
+  // [n_states, n_steps]; kNoDeviceChoice where nothing can be drawn (a score that is NaN or +inf,
+  // or all -inf), after which the sequence's ids and state mean nothing.
   [[nodiscard]] virtual Status decode_steps(std::span<DeviceState* const> states,
                                             std::span<const TokenId> first,
                                             std::span<const DeviceDraw> draws, int64_t n_steps,
@@ -205,6 +207,10 @@ class DeviceModel {
   [[nodiscard]] virtual Result<double> measure_read_rate() const = 0;
   [[nodiscard]] virtual DeviceMemory memory() const = 0;
 };
+
+// Most sequences of one call of decode_steps, and what it says where it cannot choose.
+inline constexpr size_t kMostDeviceSequences = 64;
+inline constexpr TokenId kNoDeviceChoice = -1;
 
 // Positions of a page of keys and values on a device, and bytes of one element.
 inline constexpr int64_t kDevicePagePositions = 64;

@@ -26,9 +26,10 @@ enum class StopReason { kEos, kLength, kTime, kStopString, kCancelled };
 
 // What one step did; the spans are valid during the callback only.
 struct StepEvent {
-  int64_t sequence = 0;           // among the sequences of the call
-  int64_t step = 0;               // 0 for the first generated token
-  TokenId id = 0;                 // chosen
+  int64_t sequence = 0;  // among the sequences of the call
+  int64_t step = 0;      // 0 for the first generated token
+  TokenId id = 0;        // chosen
+  // Both may be empty without GenerateOptions::on_step_needs_rows.
   std::span<const float> logits;  // [vocab_size], raw, after logits_dtype
   std::span<const float> scores;  // [vocab_size], after the processors
 };
@@ -60,6 +61,10 @@ struct GenerateOptions {
   // Called after every token; false stops with kCancelled. Not called by beam search, whose tokens
   // are not settled before the end.
   std::function<bool(const StepEvent&)> on_step;
+  // Whether on_step looks at logits and scores. When it does not, a model on a device may choose
+  // several tokens at a time by itself, the same ones; on_step is then called for each of them
+  // afterwards, without rows.
+  bool on_step_needs_rows = true;
   // Asked between prefill chunks and steps; true stops with kCancelled.
   std::function<bool()> is_cancelled;
   ProgressSink* progress = nullptr;         // prefill in tokens; beam search in steps

@@ -17,6 +17,8 @@
 namespace logitlab::cuda {
 namespace {
 
+static_assert(kMostDeviceSequences == size_t{kMaxDecodeRows});
+
 // What a load makes sure of beside weights and work space: one sequence this long.
 constexpr int64_t kLeastPositions = 4096;
 // Of keys and values, unless the caller says how much.
@@ -295,7 +297,7 @@ Status CudaModel::decode_steps(std::span<DeviceState* const> states, std::span<c
                                std::span<const DeviceDraw> draws, int64_t n_steps,
                                TokenId* out) const {
   CHECK(states.size() == first.size() && states.size() == draws.size() && !states.empty() &&
-        states.size() <= static_cast<size_t>(kMaxDecodeRows) && n_steps > 0)
+        states.size() <= kMostDeviceSequences && n_steps > 0)
       << states.size() << " states, " << first.size() << " ids, " << draws.size() << " draws";
   CUDA_OR_RETURN(cudaSetDevice(ordinal_), "the device");
   std::vector<Sequence> sequences;

@@ -3,13 +3,13 @@
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Isrc -Ibench/cuda
 //     bench/cuda/decode_check.cu src/backend/cuda/decode*.cu src/backend/cuda/decode*.cc
 //     -o decode_check
-//   decode_check check [small]
+//   decode_check check [layers|stacks]
 //   decode_check repeat [--json FILE]
 //   decode_check bench [quick|64]
 //
 // check: tiny models of every kind of layer, token by token, against prefill_reference.h without
 // its rounding; the same sequences alone and in batches, bit for bit; choices of the device against
-// the host's. small: one model of each kind of layer, few tokens, for tools that watch every
+// the host's. layers, stacks: as small as the paths of the code allow, for tools that watch every
 // access. repeat: 1,000 tokens at batch 1 and 16 twice, bit for bit, and alone as in the batch.
 // bench, repeat: Nemotron-3-Nano-30B-A3B at full size with random weights.
 #include <algorithm>
@@ -297,7 +297,7 @@ void check() {
 }
 
 // One model of each kind of layer, as small as its code paths allow.
-void check_small() {
+void check_layers() {
   {
     TinyModels tiny(21);
     tiny.begin(64, 50);
@@ -318,14 +318,26 @@ void check_small() {
     tiny.share(88, Gate::kSiluMul, false);
     check_model("moe 16 by 3 in 4 groups, latent, shared", &tiny, 4, kFewBatches);
   }
-  TinyModels tiny(24);
-  tiny.begin(128, 100);
-  tiny.add_mamba(8, 64, 128, 2, 4, false, 0.0F, INFINITY);
+}
+
+// Layers that follow one another, and the kernels for rows of the usual widths.
+void check_stacks() {
+  {
+    TinyModels tiny(24);
+    tiny.begin(128, 100);
+    tiny.add_mamba(8, 64, 128, 2, 4, false, 0.0F, INFINITY);
+    tiny.add_moe(8, 2, 1, 1, 48, 0, Gate::kRelu2, true, true);
+    tiny.share(96, Gate::kRelu2, false);
+    tiny.add_attention(8, 2, 128, 0, false, false, false);
+    tiny.add_mlp(152, Gate::kSiluMul, false);
+    check_model("stack M E * -", &tiny, 3, {9});
+  }
+  TinyModels tiny(25);
+  tiny.begin(2688, 100);
   tiny.add_moe(8, 2, 1, 1, 48, 0, Gate::kRelu2, true, true);
-  tiny.share(96, Gate::kRelu2, false);
-  tiny.add_attention(8, 2, 128, 0, false, false, false);
-  tiny.add_mlp(152, Gate::kSiluMul, false);
-  check_model("stack M E * -", &tiny, 4, kFewBatches);
+  tiny.share(64, Gate::kRelu2, false);
+  tiny.add_attention(4, 1, 64, 0, false, false, false);
+  check_model("wide stack E *", &tiny, 2, {9});
 }
 
 // ---- full size, twice ---------------------------------------------------------------------------
@@ -601,7 +613,13 @@ int main(int argc, char** argv) {
   if (mode == "repeat") {
     return logitlab::cuda::repeat(option == "--json" && argc > 3 ? argv[3] : "");
   }
-  option == "small" ? logitlab::cuda::check_small() : logitlab::cuda::check();
+  if (option == "layers") {
+    logitlab::cuda::check_layers();
+  } else if (option == "stacks") {
+    logitlab::cuda::check_stacks();
+  } else {
+    logitlab::cuda::check();
+  }
   std::printf("%d failures\n", logitlab::cuda::n_failures);
   return logitlab::cuda::n_failures == 0 ? 0 : 1;
 }

@@ -17,8 +17,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
-# Seconds after which no step may still run. Checks run side by side, so many at once.
-readonly DEADLINE=${LOGITLAB_DEADLINE:-570} JOBS=${LOGITLAB_JOBS:-4}
+# Seconds after which no step may still run. Checks run side by side, so many at once: more than two
+# take turns on the device and are no faster.
+readonly DEADLINE=${LOGITLAB_DEADLINE:-570} JOBS=${LOGITLAB_JOBS:-2}
 readonly BUNDLE=build/cuda-bundle CHECKS=build/cuda-checks
 MODEL=logitlab/nemotron-3-nano
 CACHE=${LOGITLAB_SPARSE_CACHE:-${TMPDIR:-/tmp}/logitlab-sparse}
@@ -164,6 +165,21 @@ conformance() {
   return "$status"
 }
 
+# The ids that `logitlab generate` gives on the device, greedy and drawn, against the processor's.
+generate_alike() {
+  local model=$RESULTS/.tiny device draw status=0
+  python3 tools/make_checkpoint.py "$model" --preset tiny-nemotron-h --plain || return
+  for draw in '' '--do-sample --temperature 0.8 --seed 7'; do
+    for device in cpu cuda:0; do
+      # shellcheck disable=SC2086  # words
+      (program -- logitlab generate abc --raw --model "$model" --device "$device" \
+        --max-new-tokens 60 --json $draw) | grep '^  "ids"' | tee "$RESULTS/.ids-$device"
+    done
+    [[ -s $RESULTS/.ids-cpu ]] && cmp "$RESULTS/.ids-cpu" "$RESULTS/.ids-cuda:0" || status=1
+  done
+  return "$status"
+}
+
 # With the values of norms and the like, without the data of matrices: with all zero, a mixture
 # would choose the same experts for every token and read less than it does.
 checkpoint() {
@@ -188,7 +204,8 @@ build_checks() {
 
 run_checks() {
   # The long ones first. Racecheck is slow: it gets the smallest models that take every path.
-  beside racecheck-decode 240 sanitized racecheck decode_check check small
+  beside racecheck-layers 240 sanitized racecheck decode_check check layers
+  beside racecheck-stacks 240 sanitized racecheck decode_check check stacks
   beside racecheck-prefill 240 sanitized racecheck prefill_check check small
   beside memcheck-decode 200 sanitized memcheck decode_check check
   beside initcheck-decode 150 sanitized initcheck decode_check check
@@ -199,6 +216,7 @@ run_checks() {
   beside conformance 200 conformance
   beside decode-check 120 program -- decode_check check
   beside prefill-check 120 program -- prefill_check check
+  beside generate 60 generate_alike
   wait
 }
 
@@ -224,7 +242,7 @@ main() {
   FUNCTIONS="set -uo pipefail; $(declare -p BUNDLE CHECKS MODEL CACHE RESULTS LIBRARIES)
 $(if [[ -n $LIBRARIES ]]; then declare -p BUNDLE_FOLDER; fi)
 $(declare -f path_of program find_tool build_check sanitized bench doctor conformance \
-    checkpoint transformers)"
+    checkpoint generate_alike transformers)"
   step doctor 60 doctor
   [[ $PARTS == transformers ]] || build_checks
   local part

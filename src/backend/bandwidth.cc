@@ -46,21 +46,19 @@ double BandwidthProbe::measure(double seconds) {
   CHECK(cpu_kernels_at(0, kernels)) << "a build has one instruction set at least";
   const auto* values = reinterpret_cast<const float*>(memory_.data());
   const auto n_pieces = static_cast<int64_t>(sums_.size());
-  std::vector<double> rates;
-  const double end = monotonic_seconds() + seconds;
-  while (rates.size() < kLeastPasses || (monotonic_seconds() < end && rates.size() < kMostPasses)) {
-    const double begin = monotonic_seconds();
+  const double begin = monotonic_seconds();
+  double taken = 0;
+  size_t passes = 0;
+  while (passes < kLeastPasses || (taken < seconds && passes < kMostPasses)) {
     threads_->parallel_for(n_pieces, [&](int64_t piece, int /*thread*/) {
       sums_[static_cast<size_t>(piece)] =
           kernels.step->read(values + piece * kPieceFloats, kPieceFloats);
     });
-    const double taken = monotonic_seconds() - begin;
-    rates.push_back(static_cast<double>(bytes()) / std::max(taken, 1e-9));
     CHECK(sums_[0] == static_cast<float>(kPieceFloats)) << sums_[0];
+    taken = monotonic_seconds() - begin;
+    ++passes;
   }
-  std::nth_element(rates.begin(), rates.begin() + static_cast<int64_t>(rates.size() / 2),
-                   rates.end());
-  return rates[rates.size() / 2];
+  return static_cast<double>(passes * bytes()) / std::max(taken, 1e-9);
 }
 
 Result<double> measure_read_bandwidth(ThreadPool& threads, size_t bytes, double seconds) {

@@ -19,8 +19,8 @@ class BandwidthProbe {
   // memory for them.
   [[nodiscard]] static Result<BandwidthProbe> make(ThreadPool* threads, size_t bytes);
 
-  // Bytes per second: the median over passes of all threads through the buffer, for about `seconds`
-  // and at least three passes.
+  // Bytes per second of all threads' passes through the buffer, for about `seconds` and at least
+  // three passes. All passes count, the slow ones too: what halts them halts other work as well.
   [[nodiscard]] double measure(double seconds);
   [[nodiscard]] size_t bytes() const;
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -128,10 +129,14 @@ class LabTree(unittest.TestCase):
         return {name: value for name, value in env.items() if value is not None}
 
     def start(self, *arguments, cwd=None, **changes):
+        # Ctrl-C ends it even where the tests themselves run in the background, deaf to it.
+        def hear_interrupts():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen([os.path.join(self.root, "lab"), *arguments],
                                 cwd=cwd or self.top, env=self.environment(**changes), text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, start_new_session=True)
+                                stderr=subprocess.PIPE, start_new_session=True,
+                                preexec_fn=hear_interrupts)
 
     def lab(self, *arguments, code=0, cwd=None, **changes):
         """Runs ./lab, asserts its exit code, returns (stdout, stderr)."""

@@ -157,8 +157,7 @@ struct DevicePhase {
   std::string name;
   int64_t count = 0;  // launches a step
   // Weights that one step reads in them, and SSM states that it reads and writes; not keys and
-  // values. A matrix counts once for all sequences, an expert's once for every eight sequences that
-  // chose it: exact up to 8 sequences, above that an upper bound, as it is in the cache then.
+  // values. A matrix counts once for all sequences, an expert's once if any of them chose it.
   double bytes = 0;
   double microseconds = 0;  // of one step, all launches of this kind
 };
@@ -199,7 +198,7 @@ class DeviceModel {
                                             std::span<const DeviceDraw> draws, int64_t n_steps,
                                             TokenId* out) const = 0;
   // Time per kind of phase of a decode step of these sequences (their content is undefined after),
-  // all with token 1 next. The last one is named kDeviceWholeStep: the others in one graph, with
+  // with different tokens next. The last one is named kDeviceWholeStep: the others in one graph, with
   // the sum of their bytes; device_profile.h takes it apart.
   [[nodiscard]] virtual Result<std::vector<DevicePhase>> profile(
       std::span<DeviceState* const> states) const = 0;

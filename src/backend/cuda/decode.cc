@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "backend/cuda/decode_kernels.h"
@@ -347,8 +349,7 @@ class GraphDecoder final : public Decoder {
 
   template <class Queue>
   cudaError_t measure(const Queue& queue, int repeats, cudaStream_t stream, double* microseconds);
-  cudaError_t count_items(const std::vector<DecodePhase>& plan, cudaStream_t stream,
-                          double* mean_items);
+  cudaError_t make_routes(DecodeBuffers* buffers, DevicePointer<char>* memory) const;
 
   const ModelView& model_;
   DeviceShape device_;
@@ -402,66 +403,107 @@ cudaError_t GraphDecoder::measure(const Queue& queue, int repeats, cudaStream_t 
   return error;
 }
 
-// Items of a mixture, the mean over the layers.
-cudaError_t GraphDecoder::count_items(const std::vector<DecodePhase>& plan, cudaStream_t stream,
-                                      double* mean_items) {
-  int64_t items = 0;
-  int64_t layers = 0;
-  for (const DecodePhase& phase : plan) {
-    RETURN_IF_CUDA_ERROR(phase.queue(stream));
-    if (phase.kind == "moe route") {
-      int n = 0;
-      RETURN_IF_CUDA_ERROR(
-          cudaMemcpyAsync(&n, b_.routes.n_items, sizeof(n), cudaMemcpyDeviceToHost, stream));
-      RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
-      items += n;
-      ++layers;
-    }
+// Routes of their own for all mixtures, so that the phases of each can run again as they did.
+cudaError_t GraphDecoder::make_routes(DecodeBuffers* buffers, DevicePointer<char>* memory) const {
+  const Widths w = Widths::of(model_);
+  const auto is_mixture = [](const Layer& layer) { return layer.kind == LayerKind::kMoe; };
+  buffers->routes_of_mixture.resize(
+      static_cast<size_t>(std::count_if(model_.layers.begin(), model_.layers.end(), is_mixture)));
+  Pieces pieces;
+  for (Routes& routes : buffers->routes_of_mixture) {
+    pieces.want(&routes.ids, kMaxDecodeRows * w.chosen);
+    pieces.want(&routes.weights, kMaxDecodeRows * w.chosen);
+    pieces.want(&routes.n_items, 1);
+    pieces.want(&routes.items, w.items);
+    pieces.want(&routes.entries, kMaxDecodeRows * w.chosen);
   }
-  *mean_items = layers == 0 ? 0 : static_cast<double>(items) / static_cast<double>(layers);
-  return cudaStreamSynchronize(stream);
+  void* pointer = nullptr;
+  RETURN_IF_CUDA_ERROR(cudaMalloc(&pointer, std::max<size_t>(pieces.total(), 1)));
+  memory->reset(static_cast<char*>(pointer));
+  pieces.hand_out(pointer);
+  return cudaSuccess;
 }
+
+namespace {
+
+// Experts that the rows of one mixture have chosen.
+cudaError_t count_experts(const Routes& routes, cudaStream_t stream, double* n_experts) {
+  int n = 0;
+  RETURN_IF_CUDA_ERROR(
+      cudaMemcpyAsync(&n, routes.n_items, sizeof(n), cudaMemcpyDeviceToHost, stream));
+  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  std::vector<Item> items(static_cast<size_t>(n));
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(items.data(), routes.items, items.size() * sizeof(Item),
+                                       cudaMemcpyDeviceToHost, stream));
+  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream));
+  std::set<int> experts;
+  for (const Item& item : items) {
+    experts.insert(item.expert);
+  }
+  *n_experts = static_cast<double>(experts.size());
+  return cudaSuccess;
+}
+
+cudaError_t queue_all(const std::vector<DecodePhase>& phases, cudaStream_t stream) {
+  for (const DecodePhase& phase : phases) {
+    RETURN_IF_CUDA_ERROR(phase.queue(stream));
+  }
+  return cudaSuccess;
+}
+
+// Kinds in the order in which they come, with their launches and bytes.
+cudaError_t kinds_of(const std::vector<DecodePhase>& plan, const DecodeBuffers& buffers,
+                     cudaStream_t stream, std::vector<PhaseTime>* kinds) {
+  kinds->clear();
+  for (const DecodePhase& phase : plan) {
+    const auto same = [&](const PhaseTime& t) { return t.name == phase.kind; };
+    auto found = std::find_if(kinds->begin(), kinds->end(), same);
+    if (found == kinds->end()) {
+      kinds->push_back({std::string(phase.kind), 0, 0, 0});
+      found = kinds->end() - 1;
+    }
+    double n = 1;
+    if (phase.mixture >= 0) {
+      const auto mixture = static_cast<size_t>(phase.mixture);
+      RETURN_IF_CUDA_ERROR(count_experts(buffers.routes_of_mixture[mixture], stream, &n));
+    }
+    ++found->count;
+    found->bytes += phase.bytes * n;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
 
 cudaError_t GraphDecoder::profile(std::span<const Sequence> sequences, int repeats,
                                   std::vector<PhaseTime>* phases, cudaStream_t stream) {
   const int n = static_cast<int>(sequences.size());
-  const std::vector<int> ids(sequences.size(), 1);
+  std::vector<int> ids;
+  for (int i = 0; i < n; ++i) {
+    ids.push_back((1 + 7919 * i) % model_.vocab_size);
+  }
+  DecodeBuffers buffers = b_;
+  DevicePointer<char> memory;
+  RETURN_IF_CUDA_ERROR(make_routes(&buffers, &memory));
+  // A step before every kind: the one before has left sums of sums, with which no mixture would
+  // choose as it does.
   RETURN_IF_CUDA_ERROR(stage(sequences, ids, {}, 1, stream));
-  const std::vector<DecodePhase> plan = plan_step(model_, b_, device_, n);
-  double items = 0;
-  RETURN_IF_CUDA_ERROR(count_items(plan, stream, &items));
-  phases->clear();
-  for (const DecodePhase& phase : plan) {
-    const auto same = [&](const PhaseTime& t) { return t.name == phase.kind; };
-    auto found = std::find_if(phases->begin(), phases->end(), same);
-    if (found == phases->end()) {
-      phases->push_back({std::string(phase.kind), 0, 0, 0});
-      found = phases->end() - 1;
-    }
-    ++found->count;
-    found->bytes += phase.bytes * (phase.is_per_item ? items : 1.0);
-  }
-  for (PhaseTime& t : *phases) {
-    const auto queue = [&](cudaStream_t s) {
-      for (const DecodePhase& phase : plan) {
-        if (phase.kind == t.name) {
-          RETURN_IF_CUDA_ERROR(phase.queue(s));
-        }
-      }
-      return cudaSuccess;
-    };
-    RETURN_IF_CUDA_ERROR(measure(queue, repeats, stream, &t.microseconds));
-  }
+  buffers.attention_partial = b_.attention_partial;
+  const std::vector<DecodePhase> plan = plan_step(model_, buffers, device_, n);
+  RETURN_IF_CUDA_ERROR(queue_all(plan, stream));
+  RETURN_IF_CUDA_ERROR(kinds_of(plan, buffers, stream, phases));
   PhaseTime whole{"step", 1, 0, 0};
-  for (const PhaseTime& t : *phases) {
+  for (PhaseTime& t : *phases) {
+    std::vector<DecodePhase> same;
+    std::copy_if(plan.begin(), plan.end(), std::back_inserter(same),
+                 [&](const DecodePhase& phase) { return phase.kind == t.name; });
+    RETURN_IF_CUDA_ERROR(stage(sequences, ids, {}, 1, stream));
+    RETURN_IF_CUDA_ERROR(queue_all(plan, stream));
+    const auto queue = [&](cudaStream_t s) { return queue_all(same, s); };
+    RETURN_IF_CUDA_ERROR(measure(queue, repeats, stream, &t.microseconds));
     whole.bytes += t.bytes;
   }
-  const auto queue = [&](cudaStream_t s) {
-    for (const DecodePhase& phase : plan) {
-      RETURN_IF_CUDA_ERROR(phase.queue(s));
-    }
-    return cudaSuccess;
-  };
+  const auto queue = [&](cudaStream_t s) { return queue_all(plan, s); };
   RETURN_IF_CUDA_ERROR(measure(queue, repeats, stream, &whole.microseconds));
   phases->push_back(whole);
   return cudaSuccess;

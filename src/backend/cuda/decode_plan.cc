@@ -50,8 +50,8 @@ class Planner {
 
  private:
   void add(std::string_view kind, double bytes, std::function<cudaError_t(cudaStream_t)> queue,
-           bool is_per_item = false) {
-    phases_.push_back({kind, bytes, is_per_item, std::move(queue)});
+           int mixture = -1) {
+    phases_.push_back({kind, bytes, mixture, std::move(queue)});
   }
 
   void add_dense(std::string_view kind, const DenseArgs& args) {
@@ -163,6 +163,9 @@ class Planner {
 
   void mixture(const Layer& layer) {
     const MoeLayer& m = layer.moe;
+    ++mixture_;
+    routes_ = b_.routes_of_mixture.empty() ? b_.routes
+                                           : b_.routes_of_mixture[static_cast<size_t>(mixture_)];
     DenseArgs first = normed(m.router, layer.norm, Output::kStore, b_.router_logits, m.n_experts);
     if (m.has_shared && m.shared.gate != Gate::kSiluMul) {
       first.n_matrices = 2;
@@ -195,15 +198,15 @@ class Planner {
     up.shared_hidden = b_.shared_hidden;
     up.shared_out = b_.shared_out;
     up.hidden = b_.hidden;
-    up.chosen = b_.routes.ids;
-    up.weights = b_.routes.weights;
+    up.chosen = routes_.ids;
+    up.weights = routes_.weights;
     add("moe shared down, experts up",
         expert_bytes + (m.has_shared ? bytes_of(m.shared.down) : 0.0),
         [=](cudaStream_t s) { return queue_experts_up(up, device, s); });
     ExpertsDownArgs down;
     down.layer = m;
-    down.chosen = b_.routes.ids;
-    down.weights = b_.routes.weights;
+    down.chosen = routes_.ids;
+    down.weights = routes_.weights;
     down.hidden = b_.hidden;
     down.shared_out = m.has_shared ? b_.shared_out : nullptr;
     down.residual = b_.x;
@@ -218,7 +221,7 @@ class Planner {
     args.rows = rows;
     args.columns = columns;
     args.n_chosen = m.n_chosen;
-    args.routes = b_.routes;
+    args.routes = routes_;
     args.x_stride = columns;
     return args;
   }
@@ -226,10 +229,11 @@ class Planner {
   void routed_experts(const Layer& layer) {
     const MoeLayer& m = layer.moe;
     const DeviceShape device = device_;
-    const DecodeBuffers b = b_;
+    const DecodeBuffers& b = b_;
+    const float* logits = b.router_logits;
+    const Routes routes = routes_;
     const int n = n_;
-    add("moe route", 0,
-        [=](cudaStream_t s) { return queue_route(m, b.router_logits, n, b.routes, s); });
+    add("moe route", 0, [=](cudaStream_t s) { return queue_route(m, logits, n, routes, s); });
     if (m.has_shared) {
       add_dense("moe shared down", plain(m.shared.down, b_.shared_hidden, Output::kStore,
                                          b_.shared_out, model_.hidden_size));
@@ -247,16 +251,16 @@ class Planner {
     const double item_bytes = 2.0 * m.f * m.w;
     add(
         "moe experts up", item_bytes, [=](cudaStream_t s) { return queue_items(up, device, s); },
-        true);
+        mixture_);
     ItemsArgs down = items(m, m.down, m.w, m.f);
     down.by_pair = true;
     down.x = b_.hidden;
     down.out = b_.expert_out;
     add(
         "moe experts down", item_bytes,
-        [=](cudaStream_t s) { return queue_items(down, device, s); }, true);
+        [=](cudaStream_t s) { return queue_items(down, device, s); }, mixture_);
     CombineArgs sum;
-    sum.weights = b_.routes.weights;
+    sum.weights = routes_.weights;
     sum.y = b_.expert_out;
     sum.extra = m.has_shared && !m.has_latent ? b_.shared_out : nullptr;
     sum.target = m.has_latent ? b_.mixed : b_.x;
@@ -289,6 +293,8 @@ class Planner {
   const DecodeBuffers& b_;
   const DeviceShape& device_;
   int n_;
+  int mixture_ = -1;  // the last one's number
+  Routes routes_;     // and its routes
   std::vector<DecodePhase> phases_;
 };
 

@@ -31,14 +31,15 @@ struct DecodeBuffers {
   float* attention_partial = nullptr;
   int* attention_arrived = nullptr;
   Routes routes;
-  int* ids = nullptr;             // [rows]
-  Sequence* sequences = nullptr;  // [rows]
+  std::vector<Routes> routes_of_mixture;  // a layer each, which stay; empty: all in `routes`
+  int* ids = nullptr;                     // [rows]
+  Sequence* sequences = nullptr;          // [rows]
 };
 
 struct DecodePhase {
   std::string_view kind;
-  double bytes = 0;  // of weights and states; of experts: of one item
-  bool is_per_item = false;
+  double bytes = 0;  // of weights and states; of experts: of one
+  int mixture = -1;  // of several rows' experts: number of the layer among the mixtures
   std::function<cudaError_t(cudaStream_t)> queue;
 };
 

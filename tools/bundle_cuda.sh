@@ -3,14 +3,19 @@
 # the tests and the checks of build/cuda, stripped, with the shared libraries that such a machine
 # may lack, in one compressed file.
 #
-# usage: tools/bundle_cuda.sh [FOLDER]      FOLDER: default build/cuda-bundle
+# usage: tools/bundle_cuda.sh [FOLDER]      FOLDER: default build/cuda-bundle; replaced once the
+#                                         new one is whole, if it is a bundle or empty
 #   FOLDER/run logitlab doctor              there, from anywhere; unpacks them once, to /tmp
 #   FOLDER/run cuda_conformance
 #   FOLDER/run --folder                     where they are unpacked
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-OUT=${1:-$ROOT/build/cuda-bundle}
+if (($# > 1)) || [[ ${1:-} == -* ]]; then
+  sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
+TARGET=$(realpath -m -- "${1:-$ROOT/build/cuda-bundle}")
 PROGRAMS=(apps/logitlab/logitlab tests/conformance/cuda/cuda_conformance
   tests/conformance/cuda/device_logits bench/cuda/decode_check bench/cuda/prefill_check)
 readonly MOST_MIB=46
@@ -24,14 +29,27 @@ is_systems() {
   return 1
 }
 
-rm -rf "$OUT"
+is_bundle() {
+  [[ -f $1/run && -f $1/name && -f $1/content.tar.gz ]]
+}
+
+if [[ -e $TARGET && -n $(ls -A -- "$TARGET") ]] && ! is_bundle "$TARGET"; then
+  printf 'bundle: %s is there and is no bundle; nothing was removed\n' "$TARGET" >&2
+  exit 2
+fi
+for program in "${PROGRAMS[@]}"; do
+  if [[ ! -x $ROOT/build/cuda/$program ]]; then
+    printf 'bundle: %s is not there; run ./lab build cuda first\n' "$ROOT/build/cuda/$program" >&2
+    exit 1
+  fi
+done
+mkdir -p -- "$(dirname -- "$TARGET")"
+OUT=$(mktemp -d -- "$TARGET.XXXXXX")
+trap 'rm -rf -- "$OUT"' EXIT
+chmod 755 "$OUT"
 mkdir -p "$OUT/content/bin" "$OUT/content/lib"
 for program in "${PROGRAMS[@]}"; do
   built=$ROOT/build/cuda/$program
-  if [[ ! -x $built ]]; then
-    printf 'bundle: %s is not there; run ./lab build cuda first\n' "$built" >&2
-    exit 1
-  fi
   strip -o "$OUT/content/bin/$(basename "$program")" "$built"
   while read -r name _ path _; do
     if [[ $path == /* ]] && ! is_systems "$name"; then cp -L "$path" "$OUT/content/lib/$name"; fi
@@ -61,7 +79,9 @@ LD_LIBRARY_PATH=$folder/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$folder/b
 RUN
 chmod +x "$OUT/run"
 mib=$(du -sm "$OUT" | cut -f1)
-printf 'bundle: %s, %d MiB\n' "$OUT" "$mib"
+rm -rf -- "$TARGET"
+mv -T -- "$OUT" "$TARGET"
+printf 'bundle: %s, %d MiB\n' "$TARGET" "$mib"
 if ((mib > MOST_MIB)); then
   printf 'bundle: more than %d MiB\n' "$MOST_MIB" >&2
   exit 1

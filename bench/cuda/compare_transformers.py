@@ -9,6 +9,7 @@ transformers_figures.py says what is compared and within which bounds.
 
 import argparse
 import gc
+import importlib.util
 import json
 import math
 import os
@@ -396,6 +397,10 @@ def parse(arguments):
 
 def main(arguments=None):
     options = parse(arguments)
+    missing = [name for name in ("numpy", "torch", "transformers")
+               if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"compare_transformers.py: this Python lacks {', '.join(missing)}")
     document = compare(options)
     if options.out:
         options.out.write_text(json.dumps(document, indent=1) + "\n")

@@ -5,16 +5,18 @@
 # with the read rate measured in the same run.
 #
 # usage: bench/cuda/run.sh [--only checks|figures|transformers] [--transformers] [RESULTS]
-#   RESULTS         folder for the results, emptied. Default: build/cuda-results
+#   RESULTS         folder for the results: a new one, an empty one, or one of an earlier run, which
+#                   is emptied. Default: build/cuda-results here
 #   --only          one part; without it figures, then checks
 #   --transformers  compares with transformers at full size too (compare_transformers.py)
 #
 # Programs come from build/cuda-bundle (tools/bundle_cuda.sh) when it is there, else from
 # build/cuda; decode_check and prefill_check are built with nvcc when neither has them.
 # RESULTS gets NAME.txt (output) and, where there are figures, NAME.json of each step, and
-# summary.json with all of them; every JSON names the device and the commit. Exit code 1: a step
-# went wrong.
+# summary.json with all of them; every JSON names the device and the commit. Without a GPU that the
+# build can use it ends at once. Exit code 1: a step went wrong; 2: wrong usage.
 set -uo pipefail
+readonly CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
 # Seconds after which no step may still run. Checks run side by side, so many at once: more than two
@@ -23,7 +25,7 @@ readonly DEADLINE=${LOGITLAB_DEADLINE:-570} JOBS=${LOGITLAB_JOBS:-2}
 readonly BUNDLE=build/cuda-bundle CHECKS=build/cuda-checks
 MODEL=logitlab/nemotron-3-nano
 CACHE=${LOGITLAB_SPARSE_CACHE:-${TMPDIR:-/tmp}/logitlab-sparse}
-RESULTS=build/cuda-results
+RESULTS=
 PARTS='figures checks'
 
 usage() {
@@ -40,10 +42,15 @@ while (($# > 0)); do
       ;;
     --transformers) PARTS+=' transformers' ;;
     -*) usage ;;
-    *) RESULTS=$1 ;;
+    *)
+      [[ -n $1 && -z $RESULTS ]] || usage
+      RESULTS=$(realpath -m -- "$CALLER/$1")
+      if [[ $1 == /* ]]; then RESULTS=$(realpath -m -- "$1"); fi
+      ;;
   esac
   shift
 done
+RESULTS=${RESULTS:-$PWD/build/cuda-results}
 
 # ---------------------------------------------------------------------------- programs
 
@@ -154,7 +161,14 @@ bench() {
 
 doctor() {
   (program -- logitlab doctor --json) >"$RESULTS/doctor.json" || return
-  program -- logitlab doctor
+  (program -- logitlab doctor) || return
+  if lacks_gpu; then echo 'no GPU that this build can use' && return 1; fi
+}
+
+# Whether doctor looked and found none.
+lacks_gpu() {
+  [[ -s $RESULTS/doctor.json ]] &&
+    ! grep -q '"usable_by_this_build": *true' "$RESULTS/doctor.json"
 }
 
 # A test that is skipped for want of a GPU has not passed.
@@ -235,16 +249,26 @@ run_figures() {
   step probe-products 60 program -- prefill_check products
 }
 
+# Only what an earlier run left is removed.
+prepare_results() {
+  if [[ -e $RESULTS && ! -d $RESULTS/.steps && -n $(ls -A -- "$RESULTS") ]] ||
+    [[ $PWD/ == "${RESULTS%/}"/* ]]; then
+    printf '%s is there and holds no results of run.sh; nothing was removed\n' "$RESULTS" >&2
+    exit 2
+  fi
+  mkdir -p -- "$RESULTS" && find "$RESULTS" -mindepth 1 -delete &&
+    mkdir -- "$RESULTS/.steps" || exit 1
+}
+
 main() {
-  rm -rf "$RESULTS"
-  mkdir -p "$RESULTS/.steps" || exit 1
-  RESULTS=$(cd "$RESULTS" && pwd -P)
+  prepare_results
   FUNCTIONS="set -uo pipefail; $(declare -p BUNDLE CHECKS MODEL CACHE RESULTS LIBRARIES)
 $(if [[ -n $LIBRARIES ]]; then declare -p BUNDLE_FOLDER; fi)
-$(declare -f path_of program find_tool build_check sanitized bench doctor conformance \
+$(declare -f path_of program find_tool build_check sanitized bench doctor lacks_gpu conformance \
     checkpoint generate_alike transformers)"
   step doctor 60 doctor
-  [[ $PARTS == transformers ]] || build_checks
+  if lacks_gpu; then PARTS=; fi
+  [[ -z $PARTS || $PARTS == transformers ]] || build_checks
   local part
   for part in $PARTS; do
     case $part in

@@ -24,7 +24,8 @@ def read_json(path):
 def origin(folder):
     """What ran: (text about the device, commit of the build)."""
     device, commit = "not known", "not known"
-    for finding in (read_json(folder / "doctor.json") or {}).get("findings", []):
+    document = read_json(folder / "doctor.json")
+    for finding in document.get("findings", []) if isinstance(document, dict) else []:
         if finding["group"] == "gpu":
             device = " ".join(finding["found"].split())
         if finding["name"] == "logitlab" and finding["group"] == "build":
@@ -33,15 +34,18 @@ def origin(folder):
 
 
 def stamp(folder, device, commit):
-    """Documents by name, with device and commit in front."""
-    documents = {}
+    """Documents by name, with device and commit at their end; names of files that hold none."""
+    documents, unreadable = {}, []
     for path in sorted(folder.glob("*.json")):
         document = read_json(path)
-        if path.name == "summary.json" or not isinstance(document, dict):
+        if path.name == "summary.json":
+            continue
+        if not isinstance(document, dict):
+            unreadable.append(path.stem)
             continue
         documents[path.stem] = {**document, "gpu": device, "commit": commit}
         path.write_text(json.dumps(documents[path.stem], indent=1) + "\n")
-    return documents
+    return documents, unreadable
 
 
 def verdict_of(path, has_passed):
@@ -56,8 +60,11 @@ def read_steps(folder):
     """In the order in which they ended."""
     steps = []
     for path in (folder / ".steps").iterdir():
-        *numbers, ended = path.read_text().split()
-        status, seconds, limit = map(int, numbers)
+        try:
+            *numbers, ended = path.read_text().split()
+            status, seconds, limit = map(int, numbers)
+        except ValueError:  # stopped while it was written
+            status, seconds, limit, ended = 1, 0, 1, 0
         result = {0: "passed", 124: "time over", 137: "time over"}.get(status, "failed")
         steps.append({"step": path.name, "result": result if limit else "not run",
                       "exit_code": status, "seconds": seconds, "limit_seconds": limit,
@@ -115,16 +122,19 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--seconds", type=int, default=0, help="of the whole run")
     options = parser.parse_args()
+    if not (options.folder / ".steps").is_dir():
+        parser.error(f"{options.folder} holds no results of run.sh")
     device, commit = origin(options.folder)
-    documents = stamp(options.folder, device, commit)
+    documents, unreadable = stamp(options.folder, device, commit)
     steps = read_steps(options.folder)
-    figures, broken = [], []
     passed = {step["step"] for step in steps if step["result"] == "passed"}
+    figures = []
+    broken = [f"{name}.json: no JSON document" for name in unreadable if name in passed]
     for name, document in documents.items():
         if name.startswith(("decode-", "prefill-")) and name in passed:
             try:
                 figures += figures_of(name, document)
-            except (KeyError, TypeError, ZeroDivisionError) as error:
+            except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
                 broken.append(f"{name}.json: {error!r}")
     figures.sort(key=lambda row: (row["figure"].split()[0], row["tokens"], row["figure"]))
     print(f"\n{device}\ncommit {commit}")
@@ -138,7 +148,7 @@ def main():
                "repeat": (documents.get("repeat") or {}).get("runs"),
                "transformers": (documents.get("transformers") or {}).get("verdict")}
     (options.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if n_failed == 0 else 1
+    return 0 if steps and n_failed == 0 else 1
 
 
 if __name__ == "__main__":

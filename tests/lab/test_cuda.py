@@ -1,10 +1,16 @@
-"""./lab and the CUDA compiler: which one is taken, and what is said when there is none."""
+"""./lab and the CUDA compiler, and the scripts around a GPU: what they take, and what they refuse."""
 
+import json
 import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
 import unittest
 import zipfile
 
-from lab_tree import LabTree, sha256
+from lab_tree import ROOT, LabTree, sha256
 
 FAKE_NVCC = """#!/bin/bash
 echo 'Cuda compilation tools, release {version}, V{version}.88'
@@ -103,6 +109,97 @@ class Running(LabTree):
                    is_program=True)
         self.write("project/build/cuda/.lab-built", "")
         self.assertEqual(self.lab("doctor")[0], "with CUDA\n")
+
+
+# A machine without a GPU, as `logitlab doctor --json` tells of it.
+NO_GPU = """#!/bin/bash
+echo '{"findings": [{"group": "gpu", "name": "NVIDIA", "found": "none found",
+  "values": {"usable_by_this_build": false}}]}'
+"""
+
+
+class Scripts(unittest.TestCase):
+    """bench/cuda/run.sh, summarise.py and tools/bundle_cuda.sh in a tree of their own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.top = pathlib.Path(folder.name).resolve()
+        self.root = self.top / "project"
+        for name in ("bench/cuda/run.sh", "bench/cuda/summarise.py", "tools/bundle_cuda.sh"):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(os.path.join(ROOT, name), self.root / name)
+        program = self.root / "build/cuda/apps/logitlab/logitlab"
+        program.parent.mkdir(parents=True)
+        program.write_text(NO_GPU)
+        program.chmod(0o755)
+        self.mine = self.top / "mine"
+        self.mine.mkdir()
+        (self.mine / "thesis.txt").write_text("years of work")
+
+    def call(self, code, *words, script="bench/cuda/run.sh"):
+        """From the folder above; returns what was said."""
+        before = [sys.executable] if script.endswith(".py") else ["bash"]
+        done = subprocess.run([*before, str(self.root / script), *map(str, words)], cwd=self.top,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=60, check=False)
+        self.assertEqual(done.returncode, code, done.stdout)
+        return done.stdout
+
+    def test_folders_that_hold_something_else_stay(self):
+        for script in ("bench/cuda/run.sh", "tools/bundle_cuda.sh"):
+            for folder in (self.mine, "mine", "mine/", "project", ".", self.mine / "thesis.txt"):
+                with self.subTest(script, folder=folder):
+                    self.assertIn("nothing was removed", self.call(2, folder, script=script))
+        self.assertTrue((self.mine / "thesis.txt").exists())
+        # Not even with the mark of results in it.
+        (self.top / ".steps").mkdir()
+        self.assertIn("nothing was removed", self.call(2, "."))
+
+    def test_wrong_usage(self):
+        for words in (["--only"], ["--only", "x"], ["--bogus"], ["a", "b"], [""]):
+            with self.subTest(words):
+                self.assertIn("usage:", self.call(2, *words))
+
+    def test_without_a_gpu_it_ends_at_once(self):
+        for folder in ("results", "results", self.root / "build/cuda-results"):
+            self.assertIn("no GPU that this build can use", self.call(1, folder))
+            self.assertTrue((self.top / folder / "summary.json").exists())
+            (self.top / folder / "old.json").write_text("{}")
+        self.call(1, "results")
+        self.assertFalse((self.top / "results/old.json").exists())
+
+    def test_a_bundle_stays_where_no_new_one_can_be_made(self):
+        bundle = self.root / "build/cuda-bundle"
+        bundle.mkdir()
+        for name in ("run", "name", "content.tar.gz"):
+            (bundle / name).write_text("")
+        self.assertIn("./lab build cuda", self.call(1, script="tools/bundle_cuda.sh"))
+        self.assertEqual(len(list(bundle.iterdir())), 3)
+        self.assertEqual(list(bundle.parent.glob("cuda-bundle.*")), [])
+
+    def summarise(self, document, step="0 1 60 1.0"):
+        """Exit code 1 for a decode step with that text in its JSON."""
+        folder = self.top / "results"
+        (folder / ".steps").mkdir(parents=True, exist_ok=True)
+        (folder / ".steps/decode-a").write_text(step)
+        (folder / "decode-a.json").write_text(document)
+        said = self.call(1, folder, script="bench/cuda/summarise.py")
+        self.assertEqual(json.loads((folder / "summary.json").read_text())["failed"], 1)
+        return said
+
+    def test_figures_that_are_not_there_are_no_success(self):
+        self.assertIn("decode-a.json: no JSON document", self.summarise(""))
+        self.assertIn("decode-a.json: KeyError", self.summarise("{}"))
+        self.assertIn("decode-a.json: IndexError", self.summarise(json.dumps({
+            "read_bandwidth_bytes_per_second": 1, "prompt_tokens": 1, "batch": 1,
+            "decode_step_seconds": [], "step_bytes": 1})))
+        self.assertIn("failed", self.summarise("{}", step="x"))
+
+    def test_no_folder_of_results(self):
+        for folder in (self.mine, self.top / "absent"):
+            self.assertIn("holds no results",
+                          self.call(2, folder, script="bench/cuda/summarise.py"))
 
 
 if __name__ == "__main__":

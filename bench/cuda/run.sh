@@ -117,7 +117,9 @@ step() {
     printf '%-28s not run, no time is left\n' "$name"
     return 0
   fi
-  bounded "$limit" "$@" >"$RESULTS/$name.txt" 2>&1 || status=$?
+  bounded "$limit" "$@" >"$RESULTS/$name.txt" 2>&1 &
+  CHILD=$!
+  wait "$CHILD" || status=$?
   printf '%d %d %d %s\n' "$status" $((SECONDS - start)) "$limit" "$EPOCHREALTIME" \
     >"$RESULTS/.steps/$name"
   printf '%-28s exit %d, %d s\n' "$name" "$status" $((SECONDS - start))
@@ -125,21 +127,35 @@ step() {
 }
 
 # bounded SECONDS COMMAND...: a function of this script or a program, ended with all that it started
-# when its time is over (exit 124).
+# when its time is over (exit 124). It takes the place of its shell, so that a signal reaches it.
 bounded() {
   local seconds=$1
   shift
   if [[ $(type -t "$1") == function ]]; then
-    timeout --kill-after=5 "$seconds" bash -c "$FUNCTIONS"'; "$@"' step "$@"
+    exec timeout --kill-after=5 "$seconds" bash -c "$FUNCTIONS"'; "$@"' step "$@"
   else
-    timeout --kill-after=5 "$seconds" "$@"
+    exec timeout --kill-after=5 "$seconds" "$@"
   fi
 }
 
 # beside NAME SECONDS COMMAND...: a step at the same time as the others, at most JOBS at once.
 beside() {
   while (($(jobs -rp | wc -l) >= JOBS)); do wait -n; done
-  step "$@" &
+  {
+    trap 'stop 143' TERM
+    step "$@"
+  } &
+}
+
+# stop CODE: ends with what runs. Steps are in the background, where Ctrl-C does not reach them, and
+# waited for, which a trap interrupts.
+CHILD=
+stop() {
+  trap '' INT TERM
+  # shellcheck disable=SC2046  # words
+  kill -TERM $CHILD $(jobs -pr) 2>/dev/null
+  wait
+  exit "$1"
 }
 
 # sanitized TOOL PROGRAM ARGUMENTS...
@@ -262,6 +278,8 @@ prepare_results() {
 
 main() {
   prepare_results
+  trap 'stop 130' INT
+  trap 'stop 143' TERM
   FUNCTIONS="set -uo pipefail; $(declare -p BUNDLE CHECKS MODEL CACHE RESULTS LIBRARIES)
 $(if [[ -n $LIBRARIES ]]; then declare -p BUNDLE_FOLDER; fi)
 $(declare -f path_of program find_tool build_check sanitized bench doctor lacks_gpu conformance \

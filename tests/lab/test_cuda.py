@@ -4,9 +4,11 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zipfile
 
@@ -168,6 +170,31 @@ class Scripts(unittest.TestCase):
             (self.top / folder / "old.json").write_text("{}")
         self.call(1, "results")
         self.assertFalse((self.top / "results/old.json").exists())
+
+    def test_a_signal_ends_it_and_what_it_started(self):
+        program = self.root / "build/cuda/apps/logitlab/logitlab"
+        program.write_text('#!/bin/bash\necho $$ >"$PIDS/pid.new"\nmv "$PIDS/pid.new" "$PIDS/pid"\n'
+                           "exec sleep 50\n")
+        for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with self.subTest(sent):
+                pid = self.top / "pid"
+                pid.unlink(missing_ok=True)
+                run = subprocess.Popen(  # pylint: disable=consider-using-with
+                    ["bash", self.root / "bench/cuda/run.sh", self.top / "results"],
+                    env={**os.environ, "PIDS": str(self.top)}, stdout=subprocess.DEVNULL,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                self.addCleanup(run.kill)
+                deadline = time.monotonic() + 30
+                while not pid.exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                run.send_signal(sent)
+                self.assertEqual(run.wait(timeout=30), code)
+                # It got the signal before; it may still be on its way out.
+                program_folder = pathlib.Path("/proc", pid.read_text().strip())
+                deadline = time.monotonic() + 10
+                while program_folder.exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                self.assertFalse(program_folder.exists())
 
     def test_a_bundle_stays_where_no_new_one_can_be_made(self):
         bundle = self.root / "build/cuda-bundle"

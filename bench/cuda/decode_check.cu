@@ -149,43 +149,45 @@ double bound_of(const ModelView& model) {
   return bound;
 }
 
-void check_choices(const std::string& name, ModelView* model, int n, cudaStream_t stream) {
-  constexpr int kSteps = 21;
+void check_choices(const std::string& name, ModelView* model, int n, int n_steps,
+                   cudaStream_t stream) {
   std::vector<int> first;
   for (int i = 0; i < n; ++i) {
     first.push_back(i % model->vocab_size);
   }
-  std::vector<int> wanted(static_cast<size_t>(n) * kSteps);
+  std::vector<int> wanted(static_cast<size_t>(n) * n_steps);
   {
-    Batch batch(model, n, kSteps);
+    Batch batch(model, n, n_steps);
     const auto decoder = make_decoder(*model);
     std::vector<int> ids = first;
-    for (int t = 0; t < kSteps; ++t) {
+    for (int t = 0; t < n_steps; ++t) {
       require(decoder->step(batch.sequences, ids, stream), "step");
       require(cudaStreamSynchronize(stream), "step");
       const auto logits = download(decoder->logits(), int64_t{n} * model->vocab_size);
       for (int i = 0; i < n; ++i) {
         const auto row = logits.begin() + int64_t{i} * model->vocab_size;
         ids[i] = static_cast<int>(std::max_element(row, row + model->vocab_size) - row);
-        wanted[i * kSteps + t] = ids[i];
+        wanted[i * n_steps + t] = ids[i];
         ++batch.sequences[i].length;
       }
     }
   }
-  Batch batch(model, n, kSteps);
+  Batch batch(model, n, n_steps);
   const auto decoder = make_decoder(*model);
   std::vector<int> got(wanted.size());
   const std::vector<Draw> draws(static_cast<size_t>(n));
-  require(decoder->steps(batch.sequences, first, draws, kSteps, got.data(), stream), "steps");
+  require(decoder->steps(batch.sequences, first, draws, n_steps, got.data(), stream), "steps");
   report(name + ", ids chosen on the device, " + std::to_string(n), got == wanted ? 0 : 1, 0);
 }
 
 // Sizes of the batches in which a sequence is compared with itself alone.
 const std::vector<int> kBatches = {4, 8, 9, 33, 64};
 const std::vector<int> kFewBatches = {4, 9};
+constexpr int kFewChoices = 3;
 
+// choice_steps: chosen on the device at once; up to 7 a graph is one step, from 8 on eight steps.
 void check_model(const std::string& name, TinyModels* tiny, int steps,
-                 const std::vector<int>& batches = kBatches) {
+                 const std::vector<int>& batches = kBatches, int choice_steps = 21) {
   ModelView& model = tiny->model;
   model.final_norm = tiny->floats(model.hidden_size, 0.8F, 1.2F);
   model.head = tiny->matrix(model.vocab_size, model.hidden_size, false);
@@ -224,8 +226,8 @@ void check_model(const std::string& name, TinyModels* tiny, int steps,
     }
     report(name + ", in a batch of " + std::to_string(n), differing, 0);
   }
-  check_choices(name, &model, 1, stream);
-  check_choices(name, &model, 10, stream);
+  check_choices(name, &model, 1, choice_steps, stream);
+  check_choices(name, &model, 10, choice_steps, stream);
   require(cudaStreamDestroy(stream), "stream");
 }
 
@@ -302,21 +304,22 @@ void check_layers() {
     TinyModels tiny(21);
     tiny.begin(64, 50);
     tiny.add_mamba(4, 16, 16, 2, 4, true, 0.02F, 0.2F);
-    check_model("mamba 4x16, biases, clamp", &tiny, 5, kFewBatches);
+    check_model("mamba 4x16, biases, clamp", &tiny, 5, kFewBatches, kFewChoices);
   }
   {
     TinyModels tiny(22);
     tiny.begin(96, 60);
     tiny.set_rope(64, false, 1.1F);
     tiny.add_attention(4, 4, 64, 50, true, true, true);
-    check_model("attention 4/4x64, rope, norms, biases, window", &tiny, 70, kFewBatches);
+    check_model("attention 4/4x64, rope, norms, biases, window", &tiny, 70, kFewBatches,
+                kFewChoices);
   }
   {
     TinyModels tiny(23);
     tiny.begin(72, 100);
     tiny.add_moe(16, 3, 4, 2, 56, 32, Gate::kSilu, false, false);
     tiny.share(88, Gate::kSiluMul, false);
-    check_model("moe 16 by 3 in 4 groups, latent, shared", &tiny, 4, kFewBatches);
+    check_model("moe 16 by 3 in 4 groups, latent, shared", &tiny, 4, kFewBatches, kFewChoices);
   }
 }
 
@@ -330,14 +333,14 @@ void check_stacks() {
     tiny.share(96, Gate::kRelu2, false);
     tiny.add_attention(8, 2, 128, 0, false, false, false);
     tiny.add_mlp(152, Gate::kSiluMul, false);
-    check_model("stack M E * -", &tiny, 3, {9});
+    check_model("stack M E * -", &tiny, 3, {9}, kFewChoices);
   }
   TinyModels tiny(25);
   tiny.begin(2688, 100);
   tiny.add_moe(8, 2, 1, 1, 48, 0, Gate::kRelu2, true, true);
   tiny.share(64, Gate::kRelu2, false);
   tiny.add_attention(4, 1, 64, 0, false, false, false);
-  check_model("wide stack E *", &tiny, 2, {9});
+  check_model("wide stack E *", &tiny, 2, {9}, kFewChoices);
 }
 
 // ---- full size, twice ---------------------------------------------------------------------------

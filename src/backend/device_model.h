@@ -198,8 +198,8 @@ class DeviceModel {
                                             std::span<const DeviceDraw> draws, int64_t n_steps,
                                             TokenId* out) const = 0;
   // Time per kind of phase of a decode step of these sequences (their content is undefined after),
-  // with different tokens next. The last one is named kDeviceWholeStep: the others in one graph, with
-  // the sum of their bytes; device_profile.h takes it apart.
+  // with different tokens next. The last one is named kDeviceWholeStep: the others in one graph,
+  // with the sum of their bytes; device_profile.h takes it apart.
   [[nodiscard]] virtual Result<std::vector<DevicePhase>> profile(
       std::span<DeviceState* const> states) const = 0;
   // Bytes per second of reading device memory, measured now.

@@ -5,13 +5,14 @@
 //     -o decode_check
 //   decode_check check [layers|stacks]
 //   decode_check repeat [--json FILE]
-//   decode_check bench [quick|64]
+//   decode_check bench [quick|1|64]
 //
 // check: tiny models of every kind of layer, token by token, against prefill_reference.h without
 // its rounding; the same sequences alone and in batches, bit for bit; choices of the device against
 // the host's. layers, stacks: as small as the paths of the code allow, for tools that watch every
 // access. repeat: 1,000 tokens at batch 1 and 16 twice, bit for bit, and alone as in the batch.
-// bench, repeat: Nemotron-3-Nano-30B-A3B at full size with random weights.
+// bench, repeat: Nemotron-3-Nano-30B-A3B at full size with random weights. 1, 64: that batch alone,
+// batch 1 by phases; quick: batch 1 without them.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -105,6 +105,14 @@ struct Widths {
   }
 };
 
+void want_routes(Routes* routes, const Widths& w, Pieces* pieces) {
+  pieces->want(&routes->ids, kMaxDecodeRows * w.chosen);
+  pieces->want(&routes->weights, kMaxDecodeRows * w.chosen);
+  pieces->want(&routes->n_items, 1);
+  pieces->want(&routes->items, w.items);
+  pieces->want(&routes->entries, kMaxDecodeRows * w.chosen);
+}
+
 class GraphDecoder final : public Decoder {
  public:
   explicit GraphDecoder(const ModelView& model) : model_(model) {}
@@ -144,11 +152,7 @@ class GraphDecoder final : public Decoder {
     pieces.want(&b_.packed, packed_words(w.columns));
     pieces.want(&b_.squares, 8 * kRows);
     pieces.want(&b_.attention_arrived, kRows * w.counters);
-    pieces.want(&b_.routes.ids, kRows * w.chosen);
-    pieces.want(&b_.routes.weights, kRows * w.chosen);
-    pieces.want(&b_.routes.n_items, 1);
-    pieces.want(&b_.routes.items, w.items);
-    pieces.want(&b_.routes.entries, kRows * w.chosen);
+    want_routes(&b_.routes, w, &pieces);
     pieces.want(&b_.ids, kRows);
     pieces.want(&b_.sequences, kRows);
     pieces.want(&draws_, kRows);
@@ -411,11 +415,7 @@ cudaError_t GraphDecoder::make_routes(DecodeBuffers* buffers, DevicePointer<char
       static_cast<size_t>(std::count_if(model_.layers.begin(), model_.layers.end(), is_mixture)));
   Pieces pieces;
   for (Routes& routes : buffers->routes_of_mixture) {
-    pieces.want(&routes.ids, kMaxDecodeRows * w.chosen);
-    pieces.want(&routes.weights, kMaxDecodeRows * w.chosen);
-    pieces.want(&routes.n_items, 1);
-    pieces.want(&routes.items, w.items);
-    pieces.want(&routes.entries, kMaxDecodeRows * w.chosen);
+    want_routes(&routes, w, &pieces);
   }
   void* pointer = nullptr;
   RETURN_IF_CUDA_ERROR(cudaMalloc(&pointer, std::max<size_t>(pieces.total(), 1)));
@@ -482,18 +482,17 @@ cudaError_t GraphDecoder::profile(std::span<const Sequence> sequences, int repea
   for (int i = 0; i < n; ++i) {
     ids.push_back((1 + 7919 * i) % model_.vocab_size);
   }
+  RETURN_IF_CUDA_ERROR(stage(sequences, ids, {}, 1, stream));
   DecodeBuffers buffers = b_;
   DevicePointer<char> memory;
   RETURN_IF_CUDA_ERROR(make_routes(&buffers, &memory));
-  // A step before every kind: the one before has left sums of sums, with which no mixture would
-  // choose as it does.
-  RETURN_IF_CUDA_ERROR(stage(sequences, ids, {}, 1, stream));
-  buffers.attention_partial = b_.attention_partial;
   const std::vector<DecodePhase> plan = plan_step(model_, buffers, device_, n);
   RETURN_IF_CUDA_ERROR(queue_all(plan, stream));
   RETURN_IF_CUDA_ERROR(kinds_of(plan, buffers, stream, phases));
   PhaseTime whole{"step", 1, 0, 0};
   for (PhaseTime& t : *phases) {
+    // A step before every kind: the kind before has left a residual to which its outputs were added
+    // again and again, and no mixture would choose by it as it does.
     std::vector<DecodePhase> same;
     std::copy_if(plan.begin(), plan.end(), std::back_inserter(same),
                  [&](const DecodePhase& phase) { return phase.kind == t.name; });

@@ -235,7 +235,6 @@ LOGITLAB_DEVICE void finish_chunk(const DenseArgs& args, const Exchange& exchang
 
 template <int TOK>
 LOGITLAB_DEVICE void load_matrices(const DenseArgs& args, const Ring& ring, int tile, int lane) {
-  constexpr int kGroups = kChunkGroups<TOK>;
   RingLoader loader(ring, lane);
   const int columns = args.matrix[0].columns;
   DenseGroups groups(args, tile);
@@ -245,11 +244,11 @@ LOGITLAB_DEVICE void load_matrices(const DenseArgs& args, const Ring& ring, int 
       chunk = groups;
       Group group;
       int n = 0;
-      while (n < kGroups && chunk.next(&group)) {
+      while (n < kChunkGroups<TOK> && chunk.next(&group)) {
         loader.load(group, columns, k0, min(kSegment, columns - k0));
         ++n;
       }
-      more = n == kGroups;
+      more = n == kChunkGroups<TOK>;
     }
     groups = chunk;
   }

@@ -148,33 +148,20 @@ struct RowReader {
   LOGITLAB_DEVICE uint4 block(int i) const { return load_shared(address + kBlockBytes * i); }
 };
 
-template <int NB, int N>
-LOGITLAB_DEVICE void dot_whole(Accumulator& sum, const RowReader& row, const Fragments<NB>& x) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    sum.add_block(i, x.r[i], row.block(i));
-  }
-}
-
-// Slices of N or N - 2 whole blocks alone: little code, for every kernel's code comes from afar.
-template <int N, int NB>
-LOGITLAB_DEVICE void dot_even(Accumulator& sum, u32 row, const Fragments<NB>& x, const Slice& slice,
-                              int lane) {
-  const RowReader reader(row, slice, lane);
-  dot_whole<NB, N - 2>(sum, reader, x);
-  if (slice.n_blocks == N) {
-    sum.add_block(N - 2, x.r[N - 2], reader.block(N - 2));
-    sum.add_block(N - 1, x.r[N - 1], reader.block(N - 1));
-  }
-}
-
 // row: as RingReader::wait gives it.
 template <int NB>
 LOGITLAB_DEVICE void dot(Accumulator& sum, u32 row, const Fragments<NB>& x, const Slice& slice,
                          int length, int lane) {
   const RowReader reader(row, slice, lane);
   if (slice.is_even && slice.n_blocks >= NB - 2) {
-    dot_even<NB>(sum, row, x, slice, lane);
+#pragma unroll
+    for (int i = 0; i < NB - 2; ++i) {
+      sum.add_block(i, x.r[i], reader.block(i));
+    }
+    if (slice.n_blocks == NB) {
+      sum.add_block(NB - 2, x.r[NB - 2], reader.block(NB - 2));
+      sum.add_block(NB - 1, x.r[NB - 1], reader.block(NB - 1));
+    }
     return;
   }
 #pragma unroll

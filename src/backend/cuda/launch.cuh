@@ -58,33 +58,35 @@ inline bool is_even(int columns, int blocks) {
 constexpr int kFlightBytes = 64 * 1024;
 constexpr int kSingleFlightBytes = 96 * 1024;  // with one sequence
 
-// The deepest ring that fits into `shared_bytes` beside `other_bytes`.
-inline RingShape ring_shape(int columns, int other_bytes, int shared_bytes) {
+// The deepest ring of stages of `rows` rows in `room` bytes.
+inline RingShape ring_of(int rows, int columns, int room, int flight_bytes) {
   RingShape shape;
-  const int length = std::min(columns, kSegment);
-  shape.stage_bytes = (kRowTile * length * 2 + 127) / 128 * 128;
-  shape.depth = std::min(32, (shared_bytes - other_bytes - 128) / (shape.stage_bytes + 16));
-  shape.flight = std::clamp((kFlightBytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
+  shape.rows = rows;
+  shape.stage_bytes = (rows * std::min(columns, kSegment) * 2 + 127) / 128 * 128;
+  shape.depth = std::min(32, room / (shape.stage_bytes + 16));
+  shape.flight = std::clamp((flight_bytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
                             std::max(2, shape.depth));
   return shape;
 }
 
+// What `shared_bytes` leave for a ring beside `other_bytes` and its alignment.
+inline int ring_room(int other_bytes, int shared_bytes) {
+  return shared_bytes - other_bytes - 128;
+}
+
+inline RingShape ring_shape(int columns, int other_bytes, int shared_bytes) {
+  return ring_of(kRowTile, columns, ring_room(other_bytes, shared_bytes), kFlightBytes);
+}
+
 // The ring of the kernels of one sequence. rows: of the matrix or matrices that a block works on;
 // they are split into stages of equal rows, few and large: half the size costs a twentieth of a
-// step.
+// step and more.
 inline RingShape single_ring(int columns, int other_bytes, int shared_bytes, int rows) {
   constexpr int kStages = 3;
-  const int row_bytes = std::min(columns, kSegment) * 2;
-  const int room = shared_bytes - other_bytes - 128;
-  const int most = std::clamp(room / (kStages * row_bytes), 1, kRowTile);
+  const int room = ring_room(other_bytes, shared_bytes);
+  const int most = std::clamp(room / (kStages * std::min(columns, kSegment) * 2), 1, kRowTile);
   const int n = std::max(1, (rows + most - 1) / most);
-  RingShape shape;
-  shape.rows = std::max(1, (rows + n - 1) / n);
-  shape.stage_bytes = (shape.rows * row_bytes + 127) / 128 * 128;
-  shape.depth = std::min(32, room / (shape.stage_bytes + 16));
-  shape.flight = std::clamp((kSingleFlightBytes + shape.stage_bytes - 1) / shape.stage_bytes, 2,
-                            std::max(2, shape.depth));
-  return shape;
+  return ring_of(std::max(1, (rows + n - 1) / n), columns, room, kSingleFlightBytes);
 }
 
 // Rows of a block that has the most.

@@ -155,12 +155,11 @@ class RingReader {
   // Address of this lane's row of a group of n rows, once the group is there; of row 0 for lanes
   // past the end. The lanes are together again after it: products of matrices want that.
   LOGITLAB_DEVICE u32 wait(int n, int length, int lane) const {
-    barrier_wait(ring_.full + 8 * stage_, turn_);
-    __syncwarp();
+    const u32 first = wait();
     const int row = (lane >> 2) < n ? lane >> 2 : 0;
-    return ring_.stages + stage_ * ring_.stage_bytes + row * length * 2;
+    return first + row * length * 2;
   }
-  // Address of the first row.
+  // The same of row 0 for all lanes.
   LOGITLAB_DEVICE u32 wait() const {
     barrier_wait(ring_.full + 8 * stage_, turn_);
     __syncwarp();

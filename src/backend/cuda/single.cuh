@@ -1,9 +1,9 @@
 // Products with one row of activations: the parts that the kernels of one sequence share.
 //
 // All lanes of a warp load and split its slice of the row; the lanes that multiply get it by way of
-// shared memory. Here the matrix is the left operand and the row the right one, which takes an
-// eighth of the registers of gemv.cuh's order and half of its products. Sums are those of gemv.cuh,
-// bit for bit.
+// shared memory. Here the matrix is the left operand and the row the right one, which takes a
+// quarter of the registers of gemv.cuh's order, for chains of products half as long. Sums are those
+// of gemv.cuh, bit for bit.
 #pragma once
 
 #include "backend/cuda/gemv.cuh"

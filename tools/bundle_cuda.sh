@@ -44,6 +44,7 @@ for program in "${PROGRAMS[@]}"; do
   fi
 done
 mkdir -p -- "$(dirname -- "$TARGET")"
+# Beside the target, so that it can be renamed into place; mktemp makes random letters of the X.
 OUT=$(mktemp -d -- "$TARGET.XXXXXX")
 trap 'rm -rf -- "$OUT"' EXIT
 chmod 755 "$OUT"
@@ -61,7 +62,8 @@ sha256sum "$OUT/content.tar.gz" | cut -c1-16 >"$OUT/name"
 cat >"$OUT/run" <<'RUN'
 #!/bin/sh
 # run PROGRAM ARGUMENTS...: one of the bundle's programs, with its libraries. run --folder: where
-# they are. The folder is whole or absent: it is renamed into place.
+# they are. The folder is whole or absent: it is renamed into place; mktemp makes random letters of
+# the X in the name that it has before.
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${TMPDIR:-/tmp}/logitlab-bundle-$(cat "$here/name")
 if [ ! -d "$folder" ]; then

@@ -146,19 +146,9 @@ class FakeDevice final : public DeviceModel {
   Log* log_;
 };
 
-class FakeDeviceModel final : public Model {
+class FakeDeviceModel final : public WeightlessModel {
  public:
-  explicit FakeDeviceModel(Log* log) : device_(log) {
-    config_.vocab_size = kVocab;
-    config_.num_hidden_layers = 1;
-    config_.max_position_embeddings = 1000;
-  }
-  [[nodiscard]] const ModelConfig& config() const override { return config_; }
-  [[nodiscard]] const std::vector<WeightEntry>& weights() const override { return none_; }
-  [[nodiscard]] const std::vector<std::string>& warnings() const override { return warnings_; }
-  [[nodiscard]] int64_t parameter_count() const override { return 0; }
-  [[nodiscard]] size_t weight_bytes_per_token() const override { return 0; }
-  [[nodiscard]] size_t state_bytes(int64_t /*n*/) const override { return 0; }
+  explicit FakeDeviceModel(Log* log) : WeightlessModel(kVocab), device_(log) {}
   [[nodiscard]] DecodeState make_state() const override {
     return DecodeState(device_.make_state());
   }
@@ -170,9 +160,6 @@ class FakeDeviceModel final : public Model {
 
  private:
   FakeDevice device_;
-  ModelConfig config_;
-  std::vector<WeightEntry> none_;
-  std::vector<std::string> warnings_;
 };
 
 GenerationConfig draws(int64_t max_new_tokens, int64_t top_k) {

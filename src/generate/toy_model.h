@@ -1,4 +1,4 @@
-// Models without weights, for tests: the next logits depend on the last id alone.
+// Models without weights, for tests.
 #pragma once
 
 #include <cmath>
@@ -18,28 +18,44 @@
 
 namespace logitlab {
 
-class TableModel final : public Model {
+class WeightlessModel : public Model {
  public:
-  explicit TableModel(std::vector<std::vector<float>> table) : table_(std::move(table)) {
-    config_.vocab_size = static_cast<int64_t>(table_.size());
-    config_.num_hidden_layers = 1;
-    config_.max_position_embeddings = 1000;
-  }
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] const std::vector<WeightEntry>& weights() const override { return none_; }
   [[nodiscard]] const std::vector<std::string>& warnings() const override { return warnings_; }
   [[nodiscard]] int64_t parameter_count() const override { return 0; }
   [[nodiscard]] size_t weight_bytes_per_token() const override { return 0; }
   [[nodiscard]] size_t state_bytes(int64_t /*n*/) const override { return 0; }
+
+  void set_max_positions(int64_t n) { config_.max_position_embeddings = n; }
+
+ protected:
+  explicit WeightlessModel(int64_t vocab_size) {
+    config_.vocab_size = vocab_size;
+    config_.num_hidden_layers = 1;
+    config_.max_position_embeddings = 1000;
+  }
+
+ private:
+  ModelConfig config_;
+  std::vector<WeightEntry> none_;
+  std::vector<std::string> warnings_;
+};
+
+// The next logits depend on the last id alone.
+class TableModel final : public WeightlessModel {
+ public:
+  explicit TableModel(std::vector<std::vector<float>> table)
+      : WeightlessModel(static_cast<int64_t>(table.size())), table_(std::move(table)) {}
   [[nodiscard]] DecodeState make_state() const override {
     return DecodeState({LayerStateKind::kKv}, {.n_layers = 1, .n_kv_heads = 1, .head_dim = 2});
   }
   [[nodiscard]] Result<Logits> forward(ExecContext& /*context*/,
                                        std::span<const SequenceChunk> batch) const override {
-    RETURN_IF_ERROR(check_batch(batch, config_.vocab_size));
+    RETURN_IF_ERROR(check_batch(batch, config().vocab_size));
     ++calls_;
     Logits logits;
-    logits.vocab_size = config_.vocab_size;
+    logits.vocab_size = config().vocab_size;
     for (const SequenceChunk& chunk : batch) {
       rows_ += static_cast<int64_t>(chunk.ids.size());
       RETURN_IF_ERROR(chunk.state->reserve(static_cast<int64_t>(chunk.ids.size())));
@@ -56,15 +72,11 @@ class TableModel final : public Model {
   // Forward passes, and rows of all of them.
   [[nodiscard]] int64_t calls() const { return calls_; }
   [[nodiscard]] int64_t rows() const { return rows_; }
-  void set_max_positions(int64_t n) { config_.max_position_embeddings = n; }
 
  private:
   mutable int64_t calls_ = 0;
   mutable int64_t rows_ = 0;
-  ModelConfig config_;
   std::vector<std::vector<float>> table_;
-  std::vector<WeightEntry> none_;
-  std::vector<std::string> warnings_;
 };
 
 // Model M of the reference cases: after 0 comes 2, after 1 comes 3, after 2 comes 3, after 3 comes
